@@ -1,0 +1,361 @@
+"""Packing: many short sequences into few rows of one fixed shape.
+
+HERO's cross-modal encoder looks at each subtitle together with the frames that it is spoken over (paper, section 3.1).
+A **segment** is one such pair: its frames, then its tokens. A **row** has a fixed number of slots; segments take
+consecutive slots of it, ``segment_ids`` says which, and attention stays inside a segment. Position ids restart in each
+segment, so a packed segment gets the result that it gets alone. The temporal encoder packs whole videos the same way.
+
+Everything here is plain numpy and is the only implementation: training, the export checks, the local engine and the
+client of a server all pack and regroup through this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hero_sdk.errors import InputError
+from hero_sdk.types import FloatArray, IntArray
+
+PAD_TOKEN = 1
+"""Token id in slots that hold no token (``<pad>`` of RoBERTa's vocabulary)."""
+
+LAST_TEXT_POSITION = 511
+"""Text positions count from 0 in each segment and stop here, as in the authors' code."""
+
+
+@dataclass(frozen=True)
+class RowGeometry:
+    """The fixed shapes that every engine sees.
+
+    Attributes:
+        slots: slots of a cross-modal row.
+        frames: rows of a cross-modal row's frame-feature table.
+        temporal_slots: slots of a temporal row; at least the clip limit of the model.
+        query_tokens: tokens of a query, ``<s>`` included; longer queries are cut.
+    """
+
+    slots: int = 128
+    frames: int = 64
+    temporal_slots: int = 128
+    query_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "frames", "temporal_slots", "query_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"RowGeometry.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.frames > self.slots:
+            raise InputError(
+                f"RowGeometry has {self.frames} frames in a row of {self.slots} slots; each frame takes a slot, "
+                "so choose frames <= slots."
+            )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One subtitle with the frames it is spoken over.
+
+    Attributes:
+        frames: indices of the frames in their video, in order; may be empty.
+        tokens: token ids, with the separator that the model expects in front; may be empty.
+    """
+
+    frames: IntArray
+    tokens: IntArray
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """What the encoder reads of one video (or of one window of a long one).
+
+    Attributes:
+        features: (frames, feature_dim) float32, one row per clip.
+        segments: the subtitles with their frames; frames that belong to no segment are still seen by the temporal encoder.
+    """
+
+    features: FloatArray
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class CrossModalRows:
+    """Input of the cross-modal encoder (stage 1). ``R`` rows of ``S`` slots, ``F`` frames per table.
+
+    Attributes:
+        frame_features: (R, F, feature_dim) float32, the table of frames of each row.
+        frame_index: (R, S) int32, the slot's frame in the table, or -1 where the slot holds no frame.
+        token_ids: (R, S) int32, the slot's token, or ``PAD_TOKEN``.
+        position_ids: (R, S) int32, counted from 0 over a segment's frames and again over its tokens.
+        segment_ids: (R, S) int32, counted from 1 within a row; 0 in empty slots.
+    """
+
+    frame_features: FloatArray
+    frame_index: IntArray
+    token_ids: IntArray
+    position_ids: IntArray
+    segment_ids: IntArray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The tensors by the names that the exported graph gives them."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class TemporalRows:
+    """Input of the temporal encoder (stage 2), but for the stage-1 output that ``Regrouping`` brings. ``R`` rows of ``S`` slots.
+
+    Attributes:
+        frame_features: (R, S, feature_dim) float32.
+        position_ids: (R, S) int32, the frame's place in its video.
+        segment_ids: (R, S) int32, counted from 1 within a row, one per video; 0 in empty slots.
+    """
+
+    frame_features: FloatArray
+    position_ids: IntArray
+    segment_ids: IntArray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The tensors by the names that the exported graph gives them."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a sequence lies: ``length`` slots of row ``row`` from slot ``start`` on."""
+
+    row: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Regrouping:
+    """The way of each frame from its slot in stage 1 to its slot in stage 2: four index arrays of one length.
+
+    A frame that several segments own receives the sum, as in the authors' code.
+    """
+
+    source_row: IntArray
+    source_slot: IntArray
+    target_row: IntArray
+    target_slot: IntArray
+
+    def apply(self, hidden: FloatArray, temporal: TemporalRows) -> FloatArray:
+        """Bring stage-1 outputs (R1, S1, hidden) to the slots of stage 2, zero where no segment owns the frame."""
+        matched = np.zeros((*temporal.segment_ids.shape, hidden.shape[-1]), dtype=hidden.dtype)
+        np.add.at(matched, (self.target_row, self.target_slot), hidden[self.source_row, self.source_slot])
+        return matched
+
+
+@dataclass(frozen=True)
+class PackedVideos:
+    """A batch of videos, ready for both stages.
+
+    Attributes:
+        cross_modal: rows of stage 1.
+        temporal: rows of stage 2.
+        regrouping: from the one to the other.
+        videos: where each video lies in ``temporal``.
+        segments: where each segment of each video lies in ``cross_modal`` (one span per piece, frames first), or None
+            for a segment that was left out because it owns no frame.
+        cut_tokens: how many tokens did not fit their row and were cut.
+    """
+
+    cross_modal: CrossModalRows
+    temporal: TemporalRows
+    regrouping: Regrouping
+    videos: tuple[Span, ...]
+    segments: tuple[tuple[Span | None, ...], ...]
+    cut_tokens: int
+
+    def unpack(self, clip_embeddings: FloatArray) -> list[FloatArray]:
+        """Stage-2 output (R, S, hidden) as one array (frames, hidden) per video."""
+        return [clip_embeddings[span.row, span.start : span.start + span.length] for span in self.videos]
+
+
+def first_fit(sizes: Sequence[tuple[int, ...]], capacity: tuple[int, ...]) -> list[int]:
+    """Assign items to as few bins as first-fit-decreasing finds.
+
+    Args:
+        sizes: what each item takes of each resource.
+        capacity: what a bin has of each resource; every item fits an empty bin.
+
+    Returns:
+        The bin of each item; bins are numbered from 0.
+    """
+    order = sorted(range(len(sizes)), key=lambda item: sizes[item], reverse=True)
+    free: list[list[int]] = []
+    bins = [0] * len(sizes)
+    for item in order:
+        for index, room in enumerate(free):
+            if all(size <= left for size, left in zip(sizes[item], room, strict=True)):
+                break
+        else:
+            index, room = len(free), list(capacity)
+            free.append(room)
+        for resource, size in enumerate(sizes[item]):
+            room[resource] -= size
+        bins[item] = index
+    return bins
+
+
+def _pieces(segment: Segment, geometry: RowGeometry) -> tuple[list[Segment], int]:
+    """Cut a segment to what a row can hold: more frames than the table has make several pieces with the same text.
+
+    Returns the pieces and the number of tokens that were cut.
+    """
+    limit = min(geometry.frames, geometry.slots - 1) if len(segment.tokens) else geometry.frames
+    starts = range(0, max(len(segment.frames), 1), limit)
+    pieces = []
+    cut = 0
+    for start in starts:
+        frames = segment.frames[start : start + limit]
+        room = geometry.slots - len(frames)
+        cut += max(0, len(segment.tokens) - room)
+        pieces.append(Segment(frames, segment.tokens[:room]))
+    return pieces, cut
+
+
+def pack_videos(videos: Sequence[VideoInput], geometry: RowGeometry, *, keep_frameless: bool = False) -> PackedVideos:
+    """Pack a batch of videos into rows for both stages.
+
+    Args:
+        videos: each with at most ``geometry.temporal_slots`` frames.
+        geometry: the shapes.
+        keep_frameless: also encode segments that own no frame. Retrieval never reads their output, so they are left out
+            unless a task trains on their text.
+
+    Raises:
+        InputError: no video, a video without frames or with too many, features of different width, or a segment that
+            names a frame its video does not have.
+    """
+    if not videos:
+        raise InputError("There is no video to pack; pass at least one.")
+    width = videos[0].features.shape[-1]
+    for number, video in enumerate(videos):
+        _check_video(number, video, width, geometry)
+
+    owners: list[tuple[int, int, Segment]] = []
+    cut_tokens = 0
+    for number, video in enumerate(videos):
+        for index, segment in enumerate(video.segments):
+            if len(segment.frames) or (keep_frameless and len(segment.tokens)):
+                pieces, cut = _pieces(segment, geometry)
+                owners += [(number, index, piece) for piece in pieces]
+                cut_tokens += cut
+
+    temporal, spans = _pack_temporal(videos, geometry, width)
+    cross_modal, places = _pack_cross_modal(videos, owners, geometry, width)
+
+    segments: list[list[Span | None]] = [[None] * len(video.segments) for video in videos]
+    source_row, source_slot, target_row, target_slot = [], [], [], []
+    for (number, index, piece), place in zip(owners, places, strict=True):
+        segments[number][index] = place
+        count = len(piece.frames)
+        source_row.append(np.full(count, place.row))
+        source_slot.append(place.start + np.arange(count))
+        target_row.append(np.full(count, spans[number].row))
+        target_slot.append(spans[number].start + piece.frames)
+    regrouping = Regrouping(*(_join(parts) for parts in (source_row, source_slot, target_row, target_slot)))
+    return PackedVideos(cross_modal, temporal, regrouping, tuple(spans), tuple(map(tuple, segments)), cut_tokens)
+
+
+def _join(parts: list[np.ndarray]) -> IntArray:
+    return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, dtype=np.int32)
+
+
+def _check_video(number: int, video: VideoInput, width: int, geometry: RowGeometry) -> None:
+    if video.features.ndim != 2 or not len(video.features):
+        raise InputError(
+            f"Video {number} has features of shape {video.features.shape}; expected (frames, feature_dim) with at least one frame."
+        )
+    if video.features.shape[1] != width:
+        raise InputError(
+            f"Video {number} has features of width {video.features.shape[1]} and video 0 of width {width}; "
+            "extract all features with the same frame encoder."
+        )
+    if len(video.features) > geometry.temporal_slots:
+        raise InputError(
+            f"Video {number} has {len(video.features)} frames and a temporal row has {geometry.temporal_slots} slots; "
+            "cut the video into windows first."
+        )
+    for index, segment in enumerate(video.segments):
+        if len(segment.frames) and not 0 <= segment.frames.min() <= segment.frames.max() < len(video.features):
+            raise InputError(
+                f"Segment {index} of video {number} names frames {segment.frames.min()} to {segment.frames.max()}; "
+                f"the video has frames 0 to {len(video.features) - 1}."
+            )
+
+
+def _pack_temporal(videos: Sequence[VideoInput], geometry: RowGeometry, width: int) -> tuple[TemporalRows, list[Span]]:
+    lengths = [len(video.features) for video in videos]
+    bins = first_fit([(length,) for length in lengths], (geometry.temporal_slots,))
+    rows = TemporalRows(
+        frame_features=np.zeros((max(bins) + 1, geometry.temporal_slots, width), dtype=np.float32),
+        position_ids=np.zeros((max(bins) + 1, geometry.temporal_slots), dtype=np.int32),
+        segment_ids=np.zeros((max(bins) + 1, geometry.temporal_slots), dtype=np.int32),
+    )
+    used = [0] * len(rows.segment_ids)
+    spans = []
+    for video, row in zip(videos, bins, strict=True):
+        span = Span(row, used[row], len(video.features))
+        place = (row, slice(span.start, span.start + span.length))
+        rows.frame_features[place] = video.features
+        rows.position_ids[place] = np.arange(span.length)
+        rows.segment_ids[place] = rows.segment_ids[row].max() + 1
+        used[row] += span.length
+        spans.append(span)
+    return rows, spans
+
+
+def _pack_cross_modal(
+    videos: Sequence[VideoInput], owners: Sequence[tuple[int, int, Segment]], geometry: RowGeometry, width: int
+) -> tuple[CrossModalRows, list[Span]]:
+    bins = first_fit(
+        [(len(piece.frames) + len(piece.tokens), len(piece.frames)) for _, _, piece in owners],
+        (geometry.slots, geometry.frames),
+    )
+    # An engine needs at least one row, even when no subtitle of the batch owns a frame.
+    count = max(bins, default=0) + 1
+    shape = (count, geometry.slots)
+    rows = CrossModalRows(
+        frame_features=np.zeros((count, geometry.frames, width), dtype=np.float32),
+        frame_index=np.full(shape, -1, dtype=np.int32),
+        token_ids=np.full(shape, PAD_TOKEN, dtype=np.int32),
+        position_ids=np.zeros(shape, dtype=np.int32),
+        segment_ids=np.zeros(shape, dtype=np.int32),
+    )
+    used_slots, used_frames, used_ids = [0] * count, [0] * count, [0] * count
+    spans = []
+    for (number, _, piece), row in zip(owners, bins, strict=True):
+        n_frames, n_tokens = len(piece.frames), len(piece.tokens)
+        start, first_frame = used_slots[row], used_frames[row]
+        frame_slots = slice(start, start + n_frames)
+        token_slots = slice(start + n_frames, start + n_frames + n_tokens)
+        used_ids[row] += 1
+        rows.frame_features[row, first_frame : first_frame + n_frames] = videos[number].features[piece.frames]
+        rows.frame_index[row, frame_slots] = first_frame + np.arange(n_frames)
+        rows.position_ids[row, frame_slots] = np.arange(n_frames)
+        rows.token_ids[row, token_slots] = piece.tokens
+        rows.position_ids[row, token_slots] = np.minimum(np.arange(n_tokens), LAST_TEXT_POSITION)
+        rows.segment_ids[row, start : start + n_frames + n_tokens] = used_ids[row]
+        spans.append(Span(row, start, n_frames + n_tokens))
+        used_slots[row] += n_frames + n_tokens
+        used_frames[row] += n_frames
+    return rows, spans
+
+
+def pack_queries(queries: Sequence[IntArray], tokens: int) -> tuple[IntArray, IntArray]:
+    """Lay queries out one per row: ``token_ids`` and ``segment_ids`` (1 where there is a token), both (queries, tokens) int32.
+
+    Queries longer than ``tokens`` are cut.
+    """
+    token_ids = np.full((len(queries), tokens), PAD_TOKEN, dtype=np.int32)
+    segment_ids = np.zeros((len(queries), tokens), dtype=np.int32)
+    for number, query in enumerate(queries):
+        length = min(len(query), tokens)
+        token_ids[number, :length] = query[:length]
+        segment_ids[number, :length] = 1
+    return token_ids, segment_ids
