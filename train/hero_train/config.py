@@ -1,0 +1,100 @@
+"""The architecture of a HERO, as it is stored beside its weights in ``config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hero_train.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class HeroConfig:
+    """Sizes and data conventions of one HERO. The defaults are the paper's (121 M parameters with all heads).
+
+    Attributes:
+        vocab_size: rows of the word embedding; RoBERTa's 50,265 padded to a multiple of 8.
+        feature_dim: width of a frame feature; the paper joins ResNet-152 (2048) and SlowFast (2304).
+        hidden_size, num_heads, intermediate_size: of every transformer layer.
+        cross_modal_layers, temporal_layers: depth of the two stages.
+        text_positions, temporal_positions, query_positions: rows of the position tables.
+        frame_positions: rows of the table of frame positions within a subtitle.
+        hidden_dropout, attention_dropout: probabilities in training.
+        initializer_range: standard deviation of the encoders' initial weights.
+        conv_kernel: width of the moment head's convolutions, in clips.
+        clip_interval: seconds per clip.
+        clip_limit: most clips of a video that the model reads at once.
+        subtitle_context: previous subtitles repeated in front of each one.
+        min_span_clips, max_span_clips: the shortest and longest moment that search returns, in clips, both inclusive.
+    """
+
+    vocab_size: int = 50272
+    feature_dim: int = 4352
+    hidden_size: int = 768
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    cross_modal_layers: int = 6
+    temporal_layers: int = 3
+    text_positions: int = 514
+    temporal_positions: int = 514
+    query_positions: int = 514
+    frame_positions: int = 100
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    conv_kernel: int = 5
+    clip_interval: float = 1.5
+    clip_limit: int = 100
+    subtitle_context: int = 0
+    min_span_clips: int = 3
+    max_span_clips: int = 16
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
+                "every attention head needs the same width."
+            )
+        if self.conv_kernel % 2 == 0:
+            raise ConfigError(f"conv_kernel is {self.conv_kernel}; it must be odd, so that a span stays centred on its clip.")
+        if self.clip_limit > self.temporal_positions:
+            raise ConfigError(
+                f"clip_limit {self.clip_limit} exceeds temporal_positions {self.temporal_positions}; every clip needs a position."
+            )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("hidden_dropout", "attention_dropout", "subtitle_context") and value <= 0:
+                raise ConfigError(f"{field.name} is {value}; it must be positive.")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], origin: str = CONFIG_FILE) -> HeroConfig:
+        """Make a configuration from parsed JSON or YAML.
+
+        Raises:
+            ConfigError: an entry that no HERO has, or a value that does not fit.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"{origin} has unknown entries {unknown}; a HERO has {sorted(known)}.")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, folder: Path) -> HeroConfig:
+        """Read ``config.json`` of a checkpoint folder."""
+        path = folder / CONFIG_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{folder} has no {CONFIG_FILE}; expected a checkpoint that save_pretrained wrote.") from error
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path} is not JSON ({error}).") from error
+        return cls.from_dict(values, str(path))
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` into a folder."""
+        (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")

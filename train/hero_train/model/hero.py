@@ -1,0 +1,98 @@
+"""HERO as one module: both stages, the query encoder and the moment head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_sdk.rows import PackedVideos
+from hero_train.checkpoint import load_weights, resolve_folder, save_weights
+from hero_train.config import HeroConfig
+from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalEncoder
+from hero_train.model.layers import initialise
+from hero_train.model.moment import MomentHead
+
+
+@dataclass(frozen=True)
+class QueryOutput:
+    """Encoded queries: ``vector`` and ``span_vector``, (Q, hidden) each."""
+
+    vector: Tensor
+    span_vector: Tensor
+
+
+class HeroModel(nn.Module):
+    """Hierarchical video-and-language encoder with its retrieval head (Li et al., EMNLP 2020)."""
+
+    def __init__(self, config: HeroConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cross_modal = CrossModalEncoder(config)
+        self.temporal = TemporalEncoder(config)
+        # The heads keep the library's own initialisation, as in the authors' code.
+        initialise(self.cross_modal, config.initializer_range)
+        initialise(self.temporal, config.initializer_range)
+        self.query = QueryEncoder(config)
+        self.moment = MomentHead(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.moment.query.weight.device
+
+    def encode_videos(self, packed: PackedVideos) -> Tensor:
+        """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
+        hidden = self.cross_modal(**self.tensors(packed.cross_modal.arrays()))
+        return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.regroup(packed, hidden))
+
+    def regroup(self, packed: PackedVideos, hidden: Tensor) -> Tensor:
+        """``hero_sdk.rows.Regrouping.apply`` with gradients: (R1, S1, hidden) -> (R2, S2, hidden)."""
+        way = self.tensors({name: getattr(packed.regrouping, name) for name in packed.regrouping.__dataclass_fields__})
+        matched = hidden.new_zeros(*packed.temporal.segment_ids.shape, hidden.shape[-1])
+        source = hidden[way["source_row"].long(), way["source_slot"].long()]
+        return matched.index_put((way["target_row"].long(), way["target_slot"].long()), source, accumulate=True)
+
+    def unpack(self, packed: PackedVideos, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Clip embeddings of temporal rows as one padded row per video.
+
+        Returns:
+            (V, L, hidden) with zeros beyond each video's end, and its mask (V, L) bool.
+        """
+        parts = [clips[span.row, span.start : span.start + span.length] for span in packed.videos]
+        lengths = torch.tensor([span.length for span in packed.videos], device=clips.device)
+        padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        return padded, torch.arange(padded.shape[1], device=clips.device) < lengths[:, None]
+
+    def encode_queries(self, token_ids: Tensor, segment_ids: Tensor) -> QueryOutput:
+        """Queries of ``hero_sdk.rows.pack_queries``, (Q, T) each, to vectors."""
+        vector = self.query(self.cross_modal.encode_text(token_ids, segment_ids), segment_ids)
+        return QueryOutput(vector, self.moment.query(vector))
+
+    def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """Numpy arrays as tensors on the model's device."""
+        return {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in arrays.items()}
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> HeroModel:
+        """Load a checkpoint that ``save_pretrained`` wrote.
+
+        Args:
+            source: a folder, or the id of a repository on the Hugging Face hub.
+            revision: of the hub repository.
+
+        Raises:
+            CheckpointError: no such checkpoint, or weights that do not fit its configuration.
+        """
+        folder = resolve_folder(source, revision)
+        model = cls(HeroConfig.load(folder))
+        load_weights(model, folder)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it does not exist."""
+        save_weights(self, self.config, Path(folder))
