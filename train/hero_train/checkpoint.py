@@ -25,14 +25,20 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists() or os.path.isabs(source) or str(source).count("/") != 1 or str(source).startswith("."):
-        raise CheckpointError(f"{source} is not a folder; expected a checkpoint folder, or a hub id such as 'name/hero-tv'.")
+        raise CheckpointError(
+            f"{source} is not a folder; expected a checkpoint folder, or a hub id such as 'name/hero-tv'."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=[CONFIG_FILE, "*.safetensors", "*.json"]))
+        return Path(
+            snapshot_download(str(source), revision=revision, allow_patterns=[CONFIG_FILE, "*.safetensors", "*.json"])
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{source} is neither a folder nor a hub repository that can be reached ({error}).") from error
+        raise CheckpointError(
+            f"{source} is neither a folder nor a hub repository that can be reached ({error})."
+        ) from error
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

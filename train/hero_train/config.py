@@ -61,7 +61,9 @@ class HeroConfig:
                 "every attention head needs the same width."
             )
         if self.conv_kernel % 2 == 0:
-            raise ConfigError(f"conv_kernel is {self.conv_kernel}; it must be odd, so that a span stays centred on its clip.")
+            raise ConfigError(
+                f"conv_kernel is {self.conv_kernel}; it must be odd, so that a span stays centred on its clip."
+            )
         if self.clip_limit > self.temporal_positions:
             raise ConfigError(
                 f"clip_limit {self.clip_limit} exceeds temporal_positions {self.temporal_positions}; every clip needs a position."
@@ -90,7 +92,9 @@ class HeroConfig:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ConfigError(f"{folder} has no {CONFIG_FILE}; expected a checkpoint that save_pretrained wrote.") from error
+            raise ConfigError(
+                f"{folder} has no {CONFIG_FILE}; expected a checkpoint that save_pretrained wrote."
+            ) from error
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path} is not JSON ({error}).") from error
         return cls.from_dict(values, str(path))

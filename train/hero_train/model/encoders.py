@@ -15,7 +15,11 @@ MODALITY_TYPE = 1
 def _layers(config: HeroConfig, count: int) -> nn.ModuleList:
     return nn.ModuleList(
         TransformerLayer(
-            config.hidden_size, config.num_heads, config.intermediate_size, config.hidden_dropout, config.attention_dropout
+            config.hidden_size,
+            config.num_heads,
+            config.intermediate_size,
+            config.hidden_dropout,
+            config.attention_dropout,
         )
         for _ in range(count)
     )
@@ -28,13 +32,13 @@ class TextEmbeddings(nn.Module):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.text_positions, config.hidden_size)
-        self.type = nn.Embedding(2, config.hidden_size)
+        self.token_type = nn.Embedding(2, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, token_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(R, S), (R, S) -> (R, S, hidden)."""
-        summed = self.word(token_ids) + self.position(position_ids) + self.type.weight[MODALITY_TYPE]
+        summed = self.word(token_ids) + self.position(position_ids) + self.token_type.weight[MODALITY_TYPE]
         return self.dropout(self.norm(summed))
 
 
@@ -79,7 +83,9 @@ class CrossModalEncoder(nn.Module):
         """Embeddings of a packed row's slots, (R, S, hidden); see ``hero_sdk.rows.CrossModalRows`` for the inputs."""
         is_frame = frame_index >= 0
         frame_positions = position_ids.clamp(max=self.frames.position.num_embeddings - 1)
-        frames = self.frames(frame_features, frame_index.clamp(min=0), frame_positions, self.text.type.weight[MODALITY_TYPE])
+        frames = self.frames(
+            frame_features, frame_index.clamp(min=0), frame_positions, self.text.token_type.weight[MODALITY_TYPE]
+        )
         return torch.where(is_frame[..., None], frames, self.text(token_ids, position_ids))
 
     def forward(
@@ -91,7 +97,9 @@ class CrossModalEncoder(nn.Module):
 
     def encode_text(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """Encode text without frames, one sequence per row: (Q, T), (Q, T) -> (Q, T, hidden)."""
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device, dtype=token_ids.dtype).expand_as(token_ids)
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device, dtype=token_ids.dtype).expand_as(
+            token_ids
+        )
         return run_layers(self.layers, self.text(token_ids, positions), segment_mask(segment_ids))
 
 
@@ -132,7 +140,9 @@ class QueryEncoder(nn.Module):
         self.position = nn.Embedding(config.query_positions, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.attention = SelfAttention(config.hidden_size, config.num_heads, config.hidden_dropout, config.attention_dropout)
+        self.attention = SelfAttention(
+            config.hidden_size, config.num_heads, config.hidden_dropout, config.attention_dropout
+        )
         self.pooling = nn.Linear(config.hidden_size, 1, bias=False)
 
     def embed(self, words: Tensor) -> Tensor:

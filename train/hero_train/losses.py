@@ -1,0 +1,130 @@
+"""Objectives of moment retrieval: span cross-entropy and ranking against negatives (paper, section 3.3; VSM and VCMR)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED_TARGET = -1
+
+
+@dataclass(frozen=True)
+class RetrievalLossConfig:
+    """Weights and shape of the retrieval loss; the defaults are the paper's for TVR.
+
+    Attributes:
+        span_weight: of the cross-entropy of start and end.
+        video_weight: of each query against negative videos.
+        query_weight: of each video against negative queries.
+        ranking: "hinge" is max(0, margin + negative - positive); "lse" is log(1 + exp(negative - positive)).
+        margin: of the hinge, in cosine.
+        hard_negatives: None weighs all negatives alike; else the ``hard_pool`` highest-scoring ones of each positive count
+            ``hard_weight`` and the rest a tenth.
+    """
+
+    span_weight: float = 0.01
+    video_weight: float = 8.0
+    query_weight: float = 8.0
+    ranking: Literal["hinge", "lse"] = "hinge"
+    margin: float = 0.1
+    hard_negatives: bool = False
+    hard_pool: int = 20
+    hard_weight: float = 10.0
+
+
+@dataclass(frozen=True)
+class RetrievalLoss:
+    """The weighted parts of the loss; each a scalar."""
+
+    span: Tensor
+    video: Tensor
+    query: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises."""
+        return self.span + self.video + self.query
+
+
+def span_loss(start_logits: Tensor, end_logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of start plus that of end, per query.
+
+    Args:
+        start_logits, end_logits: (Q, L) of each query in its own video.
+        targets: (Q, 2) first and last clip of the moment, both inclusive; ``IGNORED_TARGET`` where unknown.
+
+    Returns:
+        (Q,); zero for ignored targets.
+    """
+    start = F.cross_entropy(start_logits, targets[:, 0].long(), ignore_index=IGNORED_TARGET, reduction="none")
+    end = F.cross_entropy(end_logits, targets[:, 1].long(), ignore_index=IGNORED_TARGET, reduction="none")
+    return start + end
+
+
+def ranking_losses(similarity: Tensor, query_video: Tensor, config: RetrievalLossConfig) -> tuple[Tensor, Tensor]:
+    """Loss of each query's positive against negative videos, and against its video's negative queries.
+
+    Args:
+        similarity: (Q, V) cosine of every query with every video of the batch.
+        query_video: (Q,) the video of each query.
+        config: shape of the loss.
+
+    Returns:
+        Two tensors (Q,), the mean over negatives; zeros when the batch has a single video, which leaves no negative.
+    """
+    video_count = similarity.shape[1]
+    if video_count == 1:
+        zeros = similarity.new_zeros(len(similarity))
+        return zeros, zeros
+    own = F.one_hot(query_video, video_count).bool()
+    positive = similarity[own][:, None]
+    negative_videos = similarity[~own].view(len(similarity), video_count - 1)
+    against_videos = _against(positive, negative_videos, torch.ones_like(negative_videos, dtype=torch.bool), config)
+    # Row q: the scores of q's video with every query; those of its own queries are no negatives.
+    by_video = similarity.T[query_video]
+    against_queries = _against(positive, by_video, ~own.T[query_video], config)
+    return against_videos, against_queries
+
+
+def _against(positive: Tensor, scores: Tensor, negative: Tensor, config: RetrievalLossConfig) -> Tensor:
+    """Mean ranking loss of (Q, 1) positives against the scores (Q, N) that are marked negative."""
+    gap = scores - positive
+    loss = F.relu(config.margin + gap) if config.ranking == "hinge" else F.softplus(gap)
+    if config.hard_negatives:
+        order = scores.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True)
+        rank = order.argsort(dim=1)
+        loss = loss * torch.where(rank < config.hard_pool, config.hard_weight, 0.1)
+    return (loss * negative).sum(dim=1) / negative.sum(dim=1)
+
+
+def retrieval_loss(
+    similarity: Tensor,
+    start_logits: Tensor | None,
+    end_logits: Tensor | None,
+    targets: Tensor,
+    query_video: Tensor,
+    config: RetrievalLossConfig,
+) -> RetrievalLoss:
+    """The loss of VSM and VCMR on a batch.
+
+    Args:
+        similarity: (Q, V).
+        start_logits, end_logits: (Q, L) of each query in its own video, or None to leave the span loss out of this step.
+        targets: (Q, 2).
+        query_video: (Q,).
+        config: weights and shape.
+    """
+    against_videos, against_queries = ranking_losses(similarity, query_video, config)
+    span = similarity.new_zeros(())
+    if start_logits is not None and end_logits is not None:
+        known = (targets != IGNORED_TARGET).all(dim=1).sum().clamp(min=1)
+        span = span_loss(start_logits, end_logits, targets).sum() / known
+    return RetrievalLoss(
+        span=config.span_weight * span,
+        video=config.video_weight * against_videos.mean(),
+        query=config.query_weight * against_queries.mean(),
+    )
