@@ -72,7 +72,13 @@ def _props(canvas: Image.Image, prop: Image.Image, lefts: tuple[int, ...], botto
 
 
 def _discs(
-    canvas: Image.Image, rng: random.Random, count: int, radii: tuple[int, int], colour: Colour, bottom: int, filled: bool
+    canvas: Image.Image,
+    rng: random.Random,
+    count: int,
+    radii: tuple[int, int],
+    colour: Colour,
+    bottom: int,
+    filled: bool,
 ) -> None:
     draw = ImageDraw.Draw(canvas)
     for _ in range(count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def _boundaries(rng: random.Random) -> list[tuple[int, int]]:
     # The ends of the episode stay on the grid: a last clip of one frame would be of no use to anybody.
     inner = [cut + rng.choice((-1, 0, 1)) for cut in cuts[1:-1]]
     cuts = [0, *inner, cuts[-1]]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(itertools.pairwise(cuts))
 
 
 def _composition(

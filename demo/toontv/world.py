@@ -105,7 +105,9 @@ def parse_combination(name: str) -> tuple[tuple[str, ...], str | None, str]:
 def held_out_combinations(seed: int) -> tuple[str, ...]:
     """The compositions that are never shown in training and validation, sorted; a share HELD_OUT_SHARE of each kind."""
     rng = random.Random(f"{seed}/held-out")
-    singles = [combination((who,), thing, where) for who, thing, where in itertools.product(CHARACTERS, THINGS, SETTINGS)]
+    singles = [
+        combination((who,), thing, where) for who, thing, where in itertools.product(CHARACTERS, THINGS, SETTINGS)
+    ]
     meetings = [
         combination(pair, None, where)
         for pair, where in itertools.product(itertools.combinations(CHARACTERS, 2), SETTINGS)

@@ -233,17 +233,19 @@ def singles(raw: dict[str, Any]) -> list[OracleBatch]:
 
 
 def loss_settings(task: str) -> RetrievalLossConfig:
+    """The loss of an oracle's model; what its constructor was not given has the authors' default, as ours has."""
+    ours = {
+        "lw_st_ed": "span_weight",
+        "lw_neg_ctx": "video_weight",
+        "lw_neg_q": "query_weight",
+        "ranking_loss_type": "ranking",
+        "margin": "margin",
+        "use_hard_negative": "hard_negatives",
+        "hard_pool_size": "hard_pool",
+        "hard_neg_weight": "hard_weight",
+    }
     settings = read_dump(f"{task}_state_dict")["meta"]["ctor"]
-    return RetrievalLossConfig(
-        span_weight=settings.get("lw_st_ed", 0.0),
-        video_weight=settings["lw_neg_ctx"],
-        query_weight=settings["lw_neg_q"],
-        ranking=settings["ranking_loss_type"],
-        margin=settings["margin"],
-        hard_negatives=settings["use_hard_negative"],
-        hard_pool=settings["hard_pool_size"],
-        hard_weight=settings["hard_neg_weight"],
-    )
+    return RetrievalLossConfig(**{ours[name]: value for name, value in settings.items() if name in ours})
 
 
 def test_evaluation_losses(vcmr: dict[str, Any], vcmr_model: HeroModel) -> None:
