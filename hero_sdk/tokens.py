@@ -11,6 +11,7 @@ from hero_sdk.errors import BundleError
 from hero_sdk.types import IntArray
 
 BEGIN, PAD, SEPARATOR = "<s>", "<pad>", "</s>"
+BEGIN_ID, PAD_ID, SEPARATOR_ID = 0, 1, 2
 
 
 class TextTokenizer:
@@ -33,7 +34,7 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         found = [self._tokenizer.token_to_id(token) for token in (BEGIN, PAD, SEPARATOR)]
-        if found != [0, 1, 2]:
+        if found != [BEGIN_ID, PAD_ID, SEPARATOR_ID]:
             raise BundleError(
                 f"The tokenizer has {BEGIN}, {PAD}, {SEPARATOR} at ids {found}; HERO expects RoBERTa's 0, 1, 2. "
                 "Use a RoBERTa tokenizer, or train one with `hero-train tokenizer`."
@@ -52,7 +53,7 @@ class TextTokenizer:
 
     def encode_query(self, text: str) -> IntArray:
         """``<s>`` and the tokens of a query; int32 (tokens,)."""
-        return np.concatenate([np.zeros(1, np.int32), self.encode(text)])
+        return np.concatenate([np.array([BEGIN_ID], np.int32), self.encode(text)])
 
     def encode_subtitle(self, text: str) -> IntArray:
         """The tokens of one subtitle, without separator; int32 (tokens,)."""

@@ -1,4 +1,7 @@
-"""Checkpoint folders: ``config.json`` and ``model.safetensors``, as the Hugging Face hub has them."""
+"""Checkpoint folders: ``config.json`` and ``model.safetensors``, as the Hugging Face hub has them.
+
+A checkpoint that can be exported also has its tokenizer and the folder of its frame encoder.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from hero_train.config import CONFIG_FILE, HeroConfig
 from hero_train.errors import CheckpointError
 
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+FRAME_ENCODER_FOLDER = "frame_encoder"
 
 
 def resolve_folder(source: str | Path, revision: str | None = None) -> Path:

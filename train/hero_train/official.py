@@ -136,7 +136,7 @@ def infer_config(state: Mapping[str, Tensor], *, num_heads: int | None = None) -
         changes["query_positions"] = table.shape[0]
     if (taps := state.get("video_st_predictor.weight")) is not None:
         changes["conv_kernel"] = taps.shape[-1]
-    return replace(config, **changes)  # type: ignore[arg-type]
+    return replace(config, **changes)
 
 
 def _heads_of(hidden: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hero_sdk.manifest import MomentSpec
 from hero_sdk.rows import PackedVideos
 from hero_train.checkpoint import load_weights, resolve_folder, save_weights
 from hero_train.config import HeroConfig
@@ -72,6 +73,13 @@ class HeroModel(nn.Module):
         """Queries of ``hero_sdk.rows.pack_queries``, (Q, T) each, to vectors."""
         vector = self.query(self.cross_modal.encode_text(token_ids, segment_ids), segment_ids)
         return QueryOutput(vector, self.moment.query(vector))
+
+    def moment_spec(self) -> MomentSpec:
+        """The moment head and the search protocol, as span search and the manifest of a bundle take them."""
+        start, end = (
+            tuple(map(float, conv.weight.detach().flatten())) for conv in (self.moment.start, self.moment.end)
+        )
+        return MomentSpec(start, end, min_clips=self.config.min_span_clips, max_clips=self.config.max_span_clips)
 
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Numpy arrays as tensors on the model's device."""

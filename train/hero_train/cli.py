@@ -1,0 +1,102 @@
+"""The command ``hero-train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hero_sdk.command import run_app
+
+if TYPE_CHECKING:
+    from hero_train.evaluate import RetrievalEvaluation
+
+app = typer.Typer(help="Train a HERO and evaluate it.", no_args_is_help=True, add_completion=False)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(app)
+
+
+@app.callback()
+def _commands() -> None:
+    """Train a HERO and evaluate it."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run; train/configs has examples.")],
+    override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")] = False,
+) -> None:
+    """Train by a configuration file and evaluate on its splits."""
+    from hero_train.recipes import vcmr
+    from hero_train.run_config import load_run_config
+
+    result = vcmr.run(load_run_config(config, override), resume=resume)
+    for split, evaluation in result.evaluations.items():
+        show(split, evaluation)
+    typer.echo(f"The checkpoint is {result.checkpoint}.")
+
+
+@app.command()
+def tokenizer(
+    texts: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line.")],
+    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
+    vocabulary: Annotated[int, typer.Option(min=300, help="Number of token ids.")] = 2000,
+) -> None:
+    """Train a byte-level BPE tokenizer of RoBERTa's kind on texts."""
+    from hero_train.errors import DataError
+    from hero_train.tokenizer import train_tokenizer_json
+
+    lines: list[str] = []
+    for path in texts:
+        if not path.is_file():
+            raise DataError(f"There is no file {path}.")
+        lines += path.read_text(encoding="utf-8").splitlines()
+    out.write_text(train_tokenizer_json(lines, vocabulary), encoding="utf-8")
+    typer.echo(f"Wrote {out}.")
+
+
+@app.command("import")
+def import_official(
+    source: Annotated[Path, typer.Argument(help="A checkpoint of the authors (.pt).")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
+    heads: Annotated[int | None, typer.Option(help="Attention heads, if their width is not 64.")] = None,
+) -> None:
+    """Turn a checkpoint of the authors into one of ours and say what was left out."""
+    from hero_train.official import model_from_official, read_official
+
+    model, report = model_from_official(read_official(source), num_heads=heads)
+    model.save_pretrained(out)
+    typer.echo(json.dumps({"loaded": len(report.loaded), "left_out": report.left_out, "fresh": report.fresh}, indent=2))
+
+
+def show(split: str, evaluation: RetrievalEvaluation) -> None:
+    """Print the headline metrics of a split, by query type, beside chance."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [
+        "VR/R@1",
+        "VR/R@5",
+        "SVMR/R@1/IoU=0.5",
+        "SVMR/R@1/IoU=0.7",
+        "VCMR/R@1/IoU=0.5",
+        "VCMR/R@1/IoU=0.7",
+        "VCMR/R@10/IoU=0.7",
+    ]
+    table = Table(title=f"{split}: {evaluation.queries} queries, {evaluation.videos} videos")
+    table.add_column("queries")
+    for name in names:
+        table.add_column(name, justify="right")
+    for kind, values in [*evaluation.metrics.items(), ("chance", evaluation.chance)]:
+        table.add_row(kind, *(f"{values[name]:.3f}" for name in names))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

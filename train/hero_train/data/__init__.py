@@ -1,0 +1,1 @@
+"""From videos, subtitles and annotations to batches."""

@@ -1,0 +1,102 @@
+"""Moment queries in the format of TVR: one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from hero_train.errors import DataError
+
+QueryType = Literal["v", "t", "vt"]
+QUERY_TYPES: tuple[QueryType, ...] = ("v", "t", "vt")
+
+
+@dataclass(frozen=True)
+class MomentQuery:
+    """A sentence and the moment that it describes.
+
+    Attributes:
+        query_id: of the annotation (``desc_id``).
+        text: the sentence.
+        video_id: the video it is about.
+        start, end: of the moment, in seconds.
+        type: whether the sentence is about the picture ("v"), what is said ("t") or both ("vt").
+    """
+
+    query_id: str
+    text: str
+    video_id: str
+    start: float
+    end: float
+    type: QueryType = "vt"
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers; empty lines are passed over.
+
+    Raises:
+        DataError: no such file, or a line that is not a JSON object.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no annotation file {path}.")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"Line {number} of {path} is not JSON ({error}).") from error
+        if not isinstance(content, dict):
+            raise DataError(f"Line {number} of {path} is a {type(content).__name__}; expected an object.")
+        yield number, content
+
+
+def read_moment_queries(path: Path) -> list[MomentQuery]:
+    """Read a TVR annotation file: ``desc_id``, ``desc``, ``vid_name``, ``ts`` [start, end] and optionally ``type``.
+
+    Raises:
+        DataError: a line without one of them or with a moment that is none; the message names the line.
+    """
+    queries = [_moment_query(content, f"Line {number} of {path}") for number, content in read_json_lines(path)]
+    if not queries:
+        raise DataError(f"{path} has no query in it.")
+    return queries
+
+
+def _moment_query(content: dict[str, Any], where: str) -> MomentQuery:
+    if missing := [name for name in ("desc_id", "desc", "vid_name", "ts") if name not in content]:
+        raise DataError(f"{where} has no {missing}; a moment query has desc_id, desc, vid_name and ts.")
+    kind = content.get("type", "vt")
+    if kind not in QUERY_TYPES:
+        raise DataError(f"{where} has type {kind!r}; expected one of {QUERY_TYPES}.")
+    if not isinstance(content["desc"], str) or not content["desc"].strip():
+        raise DataError(f"{where} has an empty desc; expected a sentence.")
+    moment = content["ts"]
+    numbers = isinstance(moment, list) and len(moment) == 2 and all(isinstance(value, int | float) for value in moment)
+    if not numbers or not all(map(math.isfinite, moment)) or not 0 <= moment[0] < moment[1]:
+        raise DataError(f"{where} has ts {moment!r}; expected [start, end] in seconds with 0 <= start < end.")
+    return MomentQuery(
+        query_id=str(content["desc_id"]),
+        text=content["desc"],
+        video_id=str(content["vid_name"]),
+        start=float(moment[0]),
+        end=float(moment[1]),
+        type=cast("QueryType", kind),
+    )
+
+
+def moment_clips(start: float, end: float, clip_interval: float, clips: int) -> tuple[int, int]:
+    """First and last clip of a moment, both inclusive: the target of the span loss (the authors' rounding).
+
+    Args:
+        start, end: in seconds.
+        clip_interval: seconds per clip.
+        clips: of the video; the moment is cut to it.
+    """
+    first = min(math.floor(start / clip_interval), clips - 1)
+    last = min(max(math.ceil(end / clip_interval) - 1, first + 1), clips - 1)
+    return first, last

@@ -1,0 +1,175 @@
+"""The configuration of a training run: one YAML file, checked once, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from hero_sdk.rows import RowGeometry
+from hero_train.data.sampling import SamplingConfig
+from hero_train.errors import ConfigError
+from hero_train.losses import RetrievalLossConfig
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Where the training set lies. Relative paths count from the configuration file's folder.
+
+    Attributes:
+        videos: folder of video files; a video's id is its file name without suffix.
+        subtitles: folder of ``<id>.srt`` or ``<id>.vtt``; None trains without text.
+        train, validation, test: annotation files in the format of TVR (JSONL).
+        features: folder that keeps extracted features between runs.
+    """
+
+    videos: Path
+    subtitles: Path | None = None
+    train: Path
+    validation: Path | None = None
+    test: Path | None = None
+    features: Path
+
+
+class TokenizerSection(_Section):
+    """Which tokenizer to use.
+
+    Attributes:
+        source: a folder or hub id that transformers' AutoTokenizer loads, or a ``tokenizer.json``; None trains one on the
+            training split's queries and subtitles.
+        vocabulary: size of a tokenizer that is trained.
+    """
+
+    source: str | None = None
+    vocabulary: int = Field(default=2000, ge=300)
+
+
+class OptimisationSection(_Section):
+    """AdamW with linear warm-up and decay; the defaults are the paper's for TVR.
+
+    Attributes:
+        steps: of the optimiser, in total.
+        warmup: steps until the full learning rate.
+        learning_rate: at its highest.
+        weight_decay: not applied to biases and norms.
+        max_gradient_norm: gradients are scaled down to it.
+        accumulation: batches per optimiser step.
+        hard_negatives_after: steps after which hard negatives count more (paper: 2000 for TVR); None never.
+    """
+
+    steps: int = Field(default=5000, ge=1)
+    warmup: int = Field(default=500, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    accumulation: int = Field(default=1, ge=1)
+    hard_negatives_after: int | None = None
+
+
+class RunConfig(_Section):
+    """A whole run.
+
+    Attributes:
+        output: folder of the run. Its ``checkpoint/`` is what ``hero-export`` takes.
+        data, tokenizer, sampling, loss, optimisation: see the sections.
+        frame_encoder: folder that ``hero-export frame-encoder`` wrote.
+        model: entries of ``HeroConfig``; ``vocab_size`` and ``feature_dim`` follow from the tokenizer and the frame encoder.
+        initial: checkpoint folder, hub id or official ``.pt`` to start from; None starts from random weights.
+        rows: shapes to pack batches into.
+        precision: "auto" takes bf16 where the processor multiplies it in hardware and fp32 elsewhere.
+        threads: of the CPU; None leaves it to torch.
+        evaluate_every, checkpoint_every: in optimiser steps; 0 does so only at the end.
+        best_metric: decides which checkpoint is kept as the best on the validation split.
+    """
+
+    output: Path
+    data: DataSection
+    frame_encoder: Path
+    tokenizer: TokenizerSection = TokenizerSection()
+    model: dict[str, Any] = Field(default_factory=dict)
+    initial: str | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    loss: RetrievalLossConfig = RetrievalLossConfig()
+    optimisation: OptimisationSection = OptimisationSection()
+    rows: RowGeometry = RowGeometry()
+    precision: Precision = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    seed: int = 77
+    evaluate_every: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=0, ge=0)
+    best_metric: str = "VCMR/R@1/IoU=0.7"
+
+    @model_validator(mode="after")
+    def _follows_from_the_data(self) -> RunConfig:
+        if derived := {"vocab_size", "feature_dim"} & set(self.model):
+            raise ValueError(
+                f"model sets {sorted(derived)}, which follow from the tokenizer and the frame encoder; leave them out"
+            )
+        return self
+
+
+def load_run_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a configuration file.
+
+    Args:
+        path: of the YAML file.
+        overrides: such as ``optimisation.steps=100``; values are YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an entry that no run has or a value that does not fit; the message names each.
+    """
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration file {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; expected the sections of a run.")
+    for override in overrides or []:
+        _apply(content, override)
+    try:
+        config = TypeAdapter(RunConfig).validate_python(content)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path} does not describe a run: {problems}.") from error
+    return _resolve(config, path.parent)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"The override {override!r} has no '='; expected section.entry=value.")
+    *sections, entry = name.split(".")
+    node = content
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"The override {override!r} goes through {section}, which is no section.")
+    node[entry] = yaml.safe_load(value)
+
+
+def _resolve(config: RunConfig, base: Path) -> RunConfig:
+    """Make relative paths count from the configuration file."""
+    data = config.data.model_copy(
+        update={
+            name: base / path for name in DataSection.model_fields if (path := getattr(config.data, name)) is not None
+        }
+    )
+    return config.model_copy(
+        update={"data": data, "output": base / config.output, "frame_encoder": base / config.frame_encoder}
+    )
+
+
+def dump_run_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML, for the record of a run."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

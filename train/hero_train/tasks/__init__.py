@@ -1,0 +1,1 @@
+"""Tasks: what a batch is turned into, a loss."""

@@ -1,0 +1,41 @@
+"""Moment retrieval (VCMR, SVMR, VR): from a batch to its loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hero_train.data.sampling import RetrievalBatch
+from hero_train.losses import RetrievalLoss, RetrievalLossConfig, retrieval_loss
+from hero_train.model.hero import HeroModel
+
+
+class RetrievalTask(nn.Module):
+    """A model with its retrieval loss, as one module: what distributed training wraps.
+
+    Args:
+        model: the model to train.
+        loss: weights and shape of the loss.
+    """
+
+    def __init__(self, model: HeroModel, loss: RetrievalLossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: RetrievalBatch) -> RetrievalLoss:
+        """The loss of one batch."""
+        model = self.model
+        clips, mask = model.unpack(batch.packed, model.encode_videos(batch.packed))
+        inputs = model.tensors(
+            {name: getattr(batch, name) for name in ("token_ids", "segment_ids", "targets", "query_video")}
+        )
+        queries = model.encode_queries(inputs["token_ids"], inputs["segment_ids"])
+        owner = inputs["query_video"]
+        similarity = model.moment.video_similarity(queries.vector, clips, mask)
+        start, end = model.moment.span_logits(queries.span_vector, clips, mask)
+        own = (torch.arange(len(owner), device=owner.device), owner)
+        # In half precision the losses would lose the small differences that they are made of.
+        return retrieval_loss(
+            similarity.float(), start[own].float(), end[own].float(), inputs["targets"], owner, self.loss
+        )

@@ -1,0 +1,104 @@
+"""The state of a training run between two steps: weights, optimiser moments and the step, written so that it is whole or absent.
+
+Nothing else is needed to go on: batches and dropout are functions of the seed and the step. Tensors go to safetensors, numbers to
+JSON; there is no pickle in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hero_train.errors import CheckpointError
+from hero_train.model.hero import HeroModel
+
+STATE_FILE = "training_state.json"
+MOMENTS_FILE = "optimiser.safetensors"
+PREFIX = "step-"
+
+
+def _names(model: HeroModel, optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's parameters by their names in the model."""
+    trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in trained}
+
+
+def save_state(folder: Path, model: HeroModel, optimiser: Optimizer, step: int, numbers: dict[str, float]) -> Path:
+    """Write a checkpoint of a run.
+
+    Args:
+        folder: that holds the run's checkpoints; the new one is ``folder/step-NNNNNN``.
+        model, optimiser: as they are after ``step`` steps.
+        step: optimiser steps done.
+        numbers: anything else that the run wants back.
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    target = folder / f"{PREFIX}{step:06d}"
+    partial = folder / f".partial-{step:06d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    moments = {
+        f"{name}/{key}": value.contiguous().cpu()
+        for name, parameter in _names(model, optimiser).items()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
+    save_file(moments, partial / MOMENTS_FILE)
+    (partial / STATE_FILE).write_text(json.dumps({"step": step, "numbers": numbers}, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+    return target
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    return max(folder.glob(f"{PREFIX}*"), default=None)
+
+
+def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tuple[int, dict[str, float]]:
+    """Put a checkpoint back into a model and its optimiser.
+
+    Returns:
+        The steps done, and the numbers that were saved with them.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete or belongs to another model.
+    """
+    try:
+        state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        moments = load_file(checkpoint / MOMENTS_FILE)
+        step, numbers = int(state["step"]), dict(state["numbers"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{checkpoint} cannot be resumed ({error}). Delete it to resume from an earlier one."
+        ) from error
+    saved = HeroModel.from_pretrained(checkpoint)
+    if saved.config != model.config:
+        raise CheckpointError(
+            f"{checkpoint} has another architecture than the configuration: {saved.config} instead of {model.config}. "
+            "Resume with the configuration that began the run, or choose another output folder."
+        )
+    model.load_state_dict(saved.state_dict())
+    for name, parameter in _names(model, optimiser).items():
+        prefix = f"{name}/"
+        values = {key.removeprefix(prefix): value for key, value in moments.items() if key.startswith(prefix)}
+        if values:
+            optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device, torch.float32)
+                for key, value in values.items()
+            }
+    return step, numbers
+
+
+def prune_states(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints of a run."""
+    for old in sorted(folder.glob(f"{PREFIX}*"))[:-keep]:
+        shutil.rmtree(old)
