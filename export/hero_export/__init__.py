@@ -1,0 +1,48 @@
+"""Export: from a checkpoint to a verified bundle, and from a bundle to what a server runs.
+
+Names are resolved when they are first used, so that ``import hero_export`` imports neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hero_export.errors import ExportError, FusionError, GeometryError, VerificationError
+
+if TYPE_CHECKING:
+    from hero_export.bundle import export_bundle
+    from hero_export.frame_encoder import export_frame_encoder
+    from hero_export.inspection import inspect_bundle
+    from hero_export.report import ExportReport
+    from hero_export.triton import write_repository
+
+__all__ = [
+    "ExportError",
+    "ExportReport",
+    "FusionError",
+    "GeometryError",
+    "VerificationError",
+    "export_bundle",
+    "export_frame_encoder",
+    "inspect_bundle",
+    "write_repository",
+]
+
+_HOMES = {
+    "ExportReport": "hero_export.report",
+    "export_bundle": "hero_export.bundle",
+    "export_frame_encoder": "hero_export.frame_encoder",
+    "inspect_bundle": "hero_export.inspection",
+    "write_repository": "hero_export.triton",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hero_export' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,147 @@
+"""The engine in this process: the graphs of a bundle in onnxruntime."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hero_sdk.engines.batching import Arrays, run_in_batches
+from hero_sdk.engines.session import open_session
+from hero_sdk.errors import BundleError, EngineError, InputError
+from hero_sdk.manifest import GraphSpec, Manifest, TensorSpec, read_bundle
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+"""Names of numpy's dtypes by onnxruntime's names."""
+
+
+class LocalEngine:
+    """Runs the graphs of a bundle in this process.
+
+    A graph is opened on its first use, so that a program that only searches never loads the encoders. ``run`` may be called
+    from several threads at once.
+
+    Args:
+        bundle: folder that ``hero-export onnx`` wrote.
+        threads: how many threads compute one call; default: the physical cores that this process may use.
+        providers: onnxruntime's execution providers; default: CUDA where it can be used, then the CPU.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered or of another format.
+    """
+
+    def __init__(
+        self, bundle: Path | str, *, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        self._bundle = Path(bundle)
+        self._manifest = read_bundle(self._bundle)
+        self._tokenizer_json = (self._bundle / self._manifest.tokenizer).read_text(encoding="utf-8")
+        self._threads = threads
+        self._providers = providers
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle."""
+        return self._manifest
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The bundle's tokenizer in the format of the ``tokenizers`` library."""
+        return self._tokenizer_json
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run one graph; batches beyond ``max_batch`` of the graph are cut and joined again.
+
+        Args:
+            graph: name in the manifest.
+            inputs: the arrays by input name, with the dtypes and shapes of the manifest and any batch size from 1 on.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            InputError: no such graph in the bundle, or inputs that are not what the manifest says.
+            BundleError: the graph's file is not what the manifest says.
+            MissingPackageError: onnxruntime is not installed.
+            EngineError: the graph failed, or the engine is closed.
+        """
+        spec = self._manifest.graphs.get(graph)
+        if spec is None:
+            raise InputError(
+                f"The bundle {self._bundle} has no graph '{graph}'; it has {sorted(self._manifest.graphs)}."
+            )
+        session = self._session(graph, spec)
+        names = [tensor.name for tensor in spec.outputs]
+
+        def call(piece: Arrays) -> Arrays:
+            try:
+                return dict(zip(names, session.run(names, piece), strict=True))
+            except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+                raise EngineError(
+                    f"Graph '{graph}' of {self._bundle} failed in onnxruntime ({error}). "
+                    "If memory ran out, use smaller batches; otherwise export the bundle again."
+                ) from error
+
+        return run_in_batches(spec, graph, inputs, call)
+
+    def close(self) -> None:
+        """Free the graphs; the engine cannot run afterwards. A second call does nothing."""
+        with self._lock:
+            self._closed = True
+            self._sessions.clear()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LocalEngine({str(self._bundle)!r})"
+
+    def _session(self, graph: str, spec: GraphSpec) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"The engine of {self._bundle} is closed. Load the bundle again to run '{graph}'.")
+            if graph not in self._sessions:
+                path = self._bundle / spec.file
+                session = open_session(path, threads=self._threads, providers=self._providers)
+                for tensors, nodes in ((spec.inputs, session.get_inputs()), (spec.outputs, session.get_outputs())):
+                    _check_tensors(path, tensors, nodes)
+                self._sessions[graph] = session
+            return self._sessions[graph]
+
+
+def _check_tensors(path: Path, tensors: Sequence[TensorSpec], nodes: Sequence[onnxruntime.NodeArg]) -> None:
+    """Compare the inputs or outputs of a graph with the manifest; a symbolic dimension of the graph fits every size."""
+    found = {node.name: (_DTYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes}
+    expected = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
+    same = found.keys() == expected.keys() and all(
+        found[name][0] == dtype
+        and len(found[name][1]) == len(shape)
+        and all(not isinstance(size, int) or size == want for size, want in zip(found[name][1], shape, strict=True))
+        for name, (dtype, shape) in expected.items()
+    )
+    if not same:
+        raise BundleError(f"{path} has the tensors {found}; its manifest says {expected}. Export the bundle again.")
