@@ -1,0 +1,196 @@
+"""The inputs on which exported graphs are compared with the model: packed by the SDK's own packing, random, at the edges.
+
+Each case is a shape of input at which a graph of fixed shapes goes wrong if it goes wrong at all: rows without room, segments
+of one slot, rows without anything in them, batches of one and of the largest size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
+from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_queries, pack_videos
+from hero_sdk.types import IntArray
+from hero_train.config import HeroConfig
+
+SEPARATOR_TOKEN = 2
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of one graph.
+
+    Attributes:
+        graph: name in the manifest.
+        name: what is special about it.
+        inputs: by name, as the graph takes them.
+        used: (R, S) or (Q,) bool, where the output means something; the rest is only required to be finite.
+    """
+
+    graph: str
+    name: str
+    inputs: Arrays
+    used: np.ndarray
+
+
+class CaseMaker:
+    """Makes the cases of one model and geometry.
+
+    Args:
+        config: of the model.
+        geometry: of the rows.
+        max_batch: the largest batch.
+        seed: of the features, tokens and lengths.
+    """
+
+    def __init__(self, config: HeroConfig, geometry: RowGeometry, max_batch: int, seed: int = 0) -> None:
+        self.config = config
+        self.geometry = geometry
+        self.max_batch = max_batch
+        self._rng = np.random.default_rng(seed)
+
+    def graph_cases(self) -> list[Case]:
+        """The grid of all three graphs."""
+        return [*self.cross_modal_cases(), *self.temporal_cases(), *self.query_cases()]
+
+    def cross_modal_cases(self) -> list[Case]:
+        """Stage 1."""
+        lone_token = VideoInput(self._features(1), (self._segment([], 1),))
+        sparse = self._cross_modal("one-token segment", [lone_token], keep_frameless=True)
+        return [
+            self._cross_modal("mixed rows", self.mixed_videos(3)),
+            self._cross_modal("full row, one segment", [self._one_segment_row()]),
+            self._cross_modal("full row, many segments", [self._many_segments_row()]),
+            sparse,
+            self._cross_modal("one-frame video", [VideoInput(self._features(1), (self._segment([0], 1),))]),
+            self._cross_modal("frames without text", [VideoInput(self._features(3), (self._segment([0, 1, 2], 0),))]),
+            _with_empty_row("empty tail row", self._cross_modal("", self.mixed_videos(2)), sparse),
+            self._cross_modal("batch of one", [VideoInput(self._features(2), (self._segment([0, 1], 5),))]),
+            self._cross_modal("maximal batch", [self._filling_rows(self.max_batch)]),
+        ]
+
+    def temporal_cases(self) -> list[Case]:
+        """Stage 2."""
+        limit = self.config.clip_limit
+        per_row = self.geometry.temporal_slots // limit
+        rest = self.geometry.temporal_slots - per_row * limit
+        full = [limit] * per_row + ([rest] if rest else [])
+        return [
+            self._temporal("mixed rows", self._rng.integers(1, limit + 1, 5).tolist()),
+            self._temporal("full row", full),
+            self._temporal("one-frame video", [1]),
+            _with_empty_row("empty tail row", self._temporal("", [limit]), self._temporal("", [1])),
+            self._temporal("batch of one", [limit]),
+            self._temporal("maximal batch", full * self.max_batch),
+        ]
+
+    def query_cases(self) -> list[Case]:
+        """Queries."""
+        limit = self.geometry.query_tokens
+        lengths = self._rng.integers(1, limit + 1, self.max_batch).tolist()
+        return [
+            self._query("mixed lengths", [min(length, limit) for length in (2, 5, 9, 15)]),
+            self._query("full query", [limit]),
+            self._query("query cut to the limit", [limit + 7]),
+            self._query("one-token query", [1]),
+            _with_empty_row("empty tail row", self._query("", [min(6, limit)]), self._query("", [1])),
+            self._query("batch of one", [min(8, limit)]),
+            self._query("maximal batch", lengths),
+        ]
+
+    def whole_path_cases(self) -> dict[str, list[VideoInput]]:
+        """Videos for both stages with the regrouping between them."""
+        bare = VideoInput(self._features(min(5, self.config.clip_limit)), ())
+        longest = min(self.config.clip_limit, self.geometry.temporal_slots)
+        return {
+            "mixed videos": self.mixed_videos(3),
+            "longest video": [self._video(longest)],
+            "one-frame video": [VideoInput(self._features(1), (self._segment([0], 3),))],
+            "video without subtitles": [bare],
+            "shared frames": [self._filling_rows(3)],
+            "more rows than the maximal batch": [self._filling_rows(self.max_batch + 1)],
+        }
+
+    def mixed_videos(self, count: int) -> list[VideoInput]:
+        """Videos of random lengths, cut into subtitles of one to four frames and up to twenty tokens."""
+        longest = min(self.config.clip_limit, 40)
+        return [self._video(int(length)) for length in self._rng.integers(1, longest + 1, count)]
+
+    def _video(self, frames: int) -> VideoInput:
+        segments, start = [], 0
+        while start < frames:
+            stop = min(frames, start + int(self._rng.integers(1, 5)))
+            segments.append(self._segment(range(start, stop), int(self._rng.integers(1, 21))))
+            # A frame between two subtitles belongs to neither.
+            start = stop + int(self._rng.integers(0, 2))
+        return VideoInput(self._features(frames), tuple(segments))
+
+    def _one_segment_row(self) -> VideoInput:
+        """A segment with as many frames as fit and text in all other slots."""
+        frames = min(self.geometry.frames, self.config.clip_limit, self.geometry.slots - 1)
+        return VideoInput(self._features(frames), (self._segment(range(frames), self.geometry.slots - frames),))
+
+    def _many_segments_row(self) -> VideoInput:
+        """One-frame segments that fill a row to its last slot."""
+        slots = self.geometry.slots
+        count = min(self.geometry.frames, self.config.clip_limit, slots // 2)
+        sizes = [slots // count + (number < slots % count) for number in range(count)]
+        segments = [self._segment([number], size - 1) for number, size in enumerate(sizes)]
+        return VideoInput(self._features(count), tuple(segments))
+
+    def _filling_rows(self, rows: int) -> VideoInput:
+        """Segments of more than half a row, so that each takes a row; they share the frames of a short video."""
+        frames = min(4, self.config.clip_limit)
+        tokens = min(self.geometry.slots // 2 + 1, self.geometry.slots - 1)
+        return VideoInput(
+            self._features(frames), tuple(self._segment([number % frames], tokens) for number in range(rows))
+        )
+
+    def _segment(self, frames: Sequence[int], tokens: int) -> Segment:
+        """A segment with random text of ``tokens`` tokens, the separator in front."""
+        ids = self._tokens(tokens)
+        ids[:1] = min(SEPARATOR_TOKEN, self.config.vocab_size - 1)
+        return Segment(np.asarray(frames, dtype=np.int32), ids)
+
+    def _features(self, frames: int) -> np.ndarray:
+        # Like pooled features of a convolutional network: not negative, mostly small.
+        return self._rng.exponential(0.5, (frames, self.config.feature_dim)).astype(np.float32)
+
+    def _tokens(self, count: int) -> IntArray:
+        return self._rng.integers(0, self.config.vocab_size, count).astype(np.int32)
+
+    def _cross_modal(self, name: str, videos: list[VideoInput], *, keep_frameless: bool = False) -> Case:
+        rows = pack_videos(videos, self.geometry, keep_frameless=keep_frameless).cross_modal
+        return Case(CROSS_MODAL_GRAPH, name, rows.arrays(), np.greater(rows.segment_ids, 0))
+
+    def _temporal(self, name: str, lengths: list[int]) -> Case:
+        rows = pack_videos([VideoInput(self._features(length), ()) for length in lengths], self.geometry).temporal
+        used = np.greater(rows.segment_ids, 0)
+        # Stage 1 ends in a norm, so its outputs are about this large; frames without a subtitle have zeros.
+        matched = self._rng.standard_normal((*used.shape, self.config.hidden_size), dtype=np.float32)
+        matched *= (used & (self._rng.random(used.shape) < 0.8))[..., None]
+        return Case(TEMPORAL_GRAPH, name, rows.arrays() | {"matched": matched}, used)
+
+    def _query(self, name: str, lengths: list[int]) -> Case:
+        queries = [self._tokens(length) for length in lengths]
+        for query in queries:
+            query[0] = 0
+        token_ids, segment_ids = pack_queries(queries, self.geometry.query_tokens)
+        inputs: Arrays = {"token_ids": token_ids, "segment_ids": segment_ids}
+        return Case(QUERY_GRAPH, name, inputs, np.asarray(segment_ids.any(axis=1)))
+
+
+def _with_empty_row(name: str, case: Case, template: Case) -> Case:
+    """The case with one more row that holds nothing, as a server pads a batch. The template gives the values of empty slots."""
+    inputs = {}
+    for key, array in case.inputs.items():
+        empty = np.zeros_like(array[:1])
+        if array.dtype == np.int32:
+            # An empty slot is the last slot of a row that is not full.
+            empty[:] = template.inputs[key][0, -1]
+        inputs[key] = np.concatenate([array, empty])
+    return Case(case.graph, name, inputs, np.concatenate([case.used, np.zeros_like(case.used[:1])]))

@@ -1,0 +1,29 @@
+"""Errors of the export package; they derive from the SDK's, so that one ``except`` serves a whole pipeline.
+
+HeroError
+├── ExportError
+│   ├── FusionError          a graph lacks an operator that the architecture implies
+│   └── VerificationError    a graph does not compute what the model computes
+└── InputError
+    └── GeometryError        row shapes that the model cannot serve
+"""
+
+from __future__ import annotations
+
+from hero_sdk.errors import HeroError, InputError
+
+
+class ExportError(HeroError):
+    """An export cannot be made, or its result is not what it must be. Nothing was written."""
+
+
+class FusionError(ExportError):
+    """An exported graph lacks fused operators, or holds what they should have replaced."""
+
+
+class VerificationError(ExportError):
+    """An exported graph does not compute what the model computes."""
+
+
+class GeometryError(InputError):
+    """The requested row shapes do not go with the model's position tables or limits."""

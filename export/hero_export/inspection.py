@@ -1,0 +1,116 @@
+"""``hero-export inspect``: what the graphs of a bundle consist of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hero_export.fusion import EXPECTED_REMNANTS, FUSED_OPERATORS, REMNANTS, operator_counts, read_nodes
+from hero_export.report import rich_table
+from hero_sdk.manifest import Manifest, read_bundle
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("graph", "file", "MB", "precision", "max batch", "opset", "fused", "unfused", "other operators")
+
+
+@dataclass(frozen=True)
+class GraphInspection:
+    """One graph as it lies on the disk.
+
+    Attributes:
+        name: in the manifest.
+        file: path in the bundle.
+        bytes: size of the file.
+        precision: as the manifest says.
+        max_batch: the largest verified batch.
+        fused: how many of each fused operator.
+        unfused: operators that stand where a fused one could, and how many; empty in a graph of this exporter's.
+        others: how many of every other operator.
+        opsets: version of each operator set that the graph uses, by domain ("" is the standard's).
+    """
+
+    name: str
+    file: str
+    bytes: int
+    precision: str
+    max_batch: int
+    fused: dict[str, int]
+    unfused: dict[str, int]
+    others: dict[str, int]
+    opsets: dict[str, int]
+
+
+@dataclass(frozen=True)
+class BundleInspection:
+    """A bundle: its manifest and its graphs, every file checked against the manifest."""
+
+    manifest: Manifest
+    graphs: tuple[GraphInspection, ...]
+
+    def to_rich(self) -> Table:
+        """As a table for a terminal."""
+        return rich_table("Graphs", COLUMNS, [_cells(graph) for graph in self.graphs])
+
+
+def inspect_bundle(bundle: Path) -> BundleInspection:
+    """Look into the graphs of a bundle.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered or of another format.
+    """
+    manifest = read_bundle(bundle)
+    graphs = []
+    for name, spec in manifest.graphs.items():
+        path = bundle / spec.file
+        counts = operator_counts(read_nodes(path))
+        allowed = EXPECTED_REMNANTS.get(name, {})
+        pieces = {piece for group in REMNANTS.values() for piece in group}
+        unfused = {
+            operator: count - allowed.get(operator, 0)
+            for operator, count in counts.items()
+            if operator in pieces and count > allowed.get(operator, 0)
+        }
+        graphs.append(
+            GraphInspection(
+                name=name,
+                file=spec.file,
+                bytes=path.stat().st_size,
+                precision=spec.precision,
+                max_batch=spec.max_batch,
+                fused={operator: counts[operator] for operator in FUSED_OPERATORS if operator in counts},
+                unfused=unfused,
+                others={
+                    operator: count
+                    for operator, count in counts.items()
+                    if operator not in FUSED_OPERATORS and operator not in unfused
+                },
+                opsets=_opsets(path),
+            )
+        )
+    return BundleInspection(manifest, tuple(graphs))
+
+
+def _opsets(path: Path) -> dict[str, int]:
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    return {opset.domain: opset.version for opset in model.opset_import}
+
+
+def _cells(graph: GraphInspection) -> list[str]:
+    return [
+        graph.name,
+        graph.file,
+        f"{graph.bytes / 1e6:.1f}",
+        graph.precision,
+        str(graph.max_batch),
+        ", ".join(f"{domain} {version}".strip() for domain, version in graph.opsets.items()),
+        *(_counted(counts) for counts in (graph.fused, graph.unfused, graph.others)),
+    ]
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"

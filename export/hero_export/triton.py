@@ -1,0 +1,278 @@
+"""Writes the model repository that a Triton Inference Server loads, from a bundle and the templates of ``triton_repo/``.
+
+REPO/hero-repository.json            what this folder is, and from which bundle
+REPO/hero_bundle/{config.pbtxt,1/}   hands the manifest and the tokenizer to clients
+REPO/hero_<graph>/config.pbtxt       one model per graph of the bundle
+REPO/hero_<graph>/1/                 model.onnx (with its external weights, if any) and, for the Python backend, model.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from string import Template
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from hero_sdk.engines.triton import BUNDLE_MODEL, FINGERPRINT_PARAMETER, GRAPH_FILE, SHA256_PARAMETER, model_name
+from hero_sdk.errors import BundleError, InputError, require
+from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec, read_bundle
+from hero_sdk.triton_process import REPOSITORY_FILE
+
+__all__ = ["REPOSITORY_FILE", "Backend", "Device", "write_repository"]
+
+Backend = Literal["python", "onnxruntime"]
+Device = Literal["cpu", "gpu"]
+
+VERSION_FOLDER = "1"
+
+
+def write_repository(
+    bundle: Path | str,
+    out: Path | str,
+    *,
+    backend: Backend = "python",
+    device: Device = "cpu",
+    queue_delay: float = 0.001,
+    threads: int | None = None,
+) -> Path:
+    """Write a model repository from a bundle.
+
+    The folder appears whole or not at all: it is written beside ``out`` and renamed.
+
+    Args:
+        bundle: what ``hero-export onnx`` wrote; every file is checked against its manifest first.
+        out: the repository. It may be missing, empty or an earlier repository, which is replaced.
+        backend: ``python`` runs the graphs with onnxruntime in Triton's Python backend, ``onnxruntime`` with Triton's own ONNX
+            Runtime backend, which NVIDIA's image has and the pytriton wheel has not.
+        device: ``gpu`` asks for one instance on every GPU of the server.
+        queue_delay: how long a request may wait for others to share its batch, in seconds.
+        threads: threads of one run on the CPU; None for all cores that the server may use.
+
+    Returns:
+        ``out`` as a path.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered, or has a graph that Triton cannot describe.
+        InputError: ``out`` holds something else, or an argument has no meaning.
+    """
+    bundle, out = Path(bundle), Path(out)
+    if backend not in get_args(Backend) or device not in get_args(Device):
+        raise InputError(
+            f"backend is '{backend}' and device '{device}'; expected one of {get_args(Backend)} and one of {get_args(Device)}."
+        )
+    if not 0 <= queue_delay <= 10 or (threads is not None and threads < 1):
+        raise InputError(
+            f"queue_delay is {queue_delay} s and threads {threads}; expected 0 to 10 s and at least 1 thread."
+        )
+    _refuse_foreign_folder(out)
+    manifest = read_bundle(bundle)
+    _check_names(manifest)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        _write_bundle_model(new / BUNDLE_MODEL, bundle, manifest)
+        for graph in manifest.graphs:
+            _write_graph_model(new / model_name(graph), bundle, manifest, graph, backend, device, queue_delay, threads)
+        about = {
+            "format_version": 1,
+            "fingerprint": manifest.fingerprint,
+            "backend": backend,
+            "device": device,
+            "models": [BUNDLE_MODEL, *map(model_name, manifest.graphs)],
+        }
+        (new / REPOSITORY_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rename(Path(temporary) / "old")  # goes with the temporary folder
+        new.rename(out)
+    return out
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    if not out.exists() or (out / REPOSITORY_FILE).is_file():
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise InputError(
+            f"{out} exists and is not a model repository of hero-export (it has no {REPOSITORY_FILE}); "
+            "nothing was written. Choose another folder, or remove this one."
+        )
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Names become folders and file names of the repository; a bundle that comes from elsewhere must not choose others."""
+    for graph in manifest.graphs:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", graph) or model_name(graph) == BUNDLE_MODEL:
+            raise BundleError(
+                f"The manifest names a graph '{graph}'; expected small letters, digits and _, and not 'bundle'."
+            )
+    tokenizer = PurePosixPath(manifest.tokenizer)
+    if tokenizer.is_absolute() or ".." in tokenizer.parts:
+        raise BundleError(
+            f"The manifest has its tokenizer at {tokenizer}; expected a path inside the bundle, without '..'."
+        )
+
+
+def _write_bundle_model(folder: Path, bundle: Path, manifest: Manifest) -> None:
+    template = _template_folder() / BUNDLE_MODEL
+    version = folder / VERSION_FOLDER
+    for name in (MANIFEST_FILE, manifest.tokenizer):
+        _copy(bundle / name, version / name)
+    _copy(template / "model.py", version / "model.py")
+    _write_config(folder / "config.pbtxt", template / "config.pbtxt", {"fingerprint": json.dumps(manifest.fingerprint)})
+
+
+def _write_graph_model(
+    folder: Path,
+    bundle: Path,
+    manifest: Manifest,
+    graph: str,
+    backend: Backend,
+    device: Device,
+    queue_delay: float,
+    threads: int | None,
+) -> None:
+    spec = manifest.graphs[graph]
+    version = folder / VERSION_FOLDER
+    template = _template_folder() / "hero_graph"
+    # The graph gets the name that Triton expects; its external weights keep the names that the graph knows them by.
+    sources = {GRAPH_FILE: spec.file}
+    graph_folder = Path(spec.file).parent
+    for location in _external_files(bundle / spec.file):
+        source = (graph_folder / location).as_posix()
+        if source not in manifest.files:
+            raise BundleError(
+                f"{bundle / spec.file} keeps weights in {location}, which the manifest does not list. Export the bundle again."
+            )
+        sources[location] = source
+    for name, source in sources.items():
+        _copy(bundle / source, version / name)
+    if backend == "python":
+        _copy(template / "model.py", version / "model.py")
+    parameters = {FINGERPRINT_PARAMETER: manifest.fingerprint}
+    parameters |= {SHA256_PARAMETER + name: manifest.files[source].sha256 for name, source in sources.items()}
+    if threads is not None:
+        parameters |= _thread_parameters(backend, threads)
+    values = {
+        "fingerprint": json.dumps(manifest.fingerprint),  # quoted, so that it cannot end the comment it stands in
+        "model": folder.name,
+        "max_batch": str(spec.max_batch),
+        "graph_file": GRAPH_FILE,
+        "tensors": _tensors(graph, spec),
+        "queue_delay": str(round(queue_delay * 1e6)),
+        "kind": f"KIND_{device.upper()}",
+        "warmup": " ".join(_warmup(tensor) for tensor in spec.inputs),
+        "parameters": "\n".join(_parameter(key, value) for key, value in parameters.items()),
+    }
+    _write_config(folder / "config.pbtxt", template / f"config.{backend}.pbtxt", values)
+
+
+def _thread_parameters(backend: Backend, threads: int) -> dict[str, str]:
+    if backend == "python":
+        return {"threads": str(threads)}
+    return {"intra_op_thread_count": str(threads), "inter_op_thread_count": "1"}
+
+
+def _tensors(graph: str, spec: GraphSpec) -> str:
+    lines = []
+    for kind, tensors in (("input", spec.inputs), ("output", spec.outputs)):
+        items = [
+            f"  {{ name: {json.dumps(tensor.name)} data_type: {_triton_type(tensor)} dims: [ {_dims(graph, tensor)} ] }}"
+            for tensor in tensors
+        ]
+        lines.append(f"{kind} [\n" + ",\n".join(items) + "\n]")
+    return "\n".join(lines)
+
+
+def _dims(graph: str, tensor: TensorSpec) -> str:
+    """The shape without the batch, which Triton adds itself."""
+    batch, *rest = tensor.shape or (0,)
+    if batch != -1 or not rest or any(size < 1 for size in rest):
+        raise BundleError(
+            f"Tensor '{tensor.name}' of graph '{graph}' has shape {tensor.shape}; "
+            "expected -1 for the batch and then fixed sizes. Export the bundle again."
+        )
+    return ", ".join(map(str, rest))
+
+
+def _triton_type(tensor: TensorSpec) -> str:
+    to_triton = require("tritonclient.utils", "export", "write a Triton model repository").np_to_triton_dtype
+    try:
+        name = to_triton(np.dtype(tensor.dtype))
+    except TypeError as error:
+        raise BundleError(
+            f"Tensor '{tensor.name}' has the unknown dtype '{tensor.dtype}'. Export the bundle again."
+        ) from error
+    if name is None or name == "BYTES":
+        raise BundleError(f"Tensor '{tensor.name}' has dtype {tensor.dtype}, which Triton has no numeric type for.")
+    return f"TYPE_{name}"
+
+
+def _warmup(tensor: TensorSpec) -> str:
+    dims = ", ".join(map(str, tensor.shape[1:]))
+    return (
+        f"inputs {{ key: {json.dumps(tensor.name)} "
+        f"value: {{ data_type: {_triton_type(tensor)} dims: [ {dims} ] zero_data: true }} }}"
+    )
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {json.dumps(key)} value: {{ string_value: {json.dumps(value)} }} }}"
+
+
+def _write_config(path: Path, template: Path, values: dict[str, str]) -> None:
+    """Fill a template in and see that Triton's own parser reads the result."""
+    text = Template(template.read_text(encoding="utf-8")).substitute(values)
+    messages = require("tritonclient.grpc.model_config_pb2", "export", "write a Triton model repository")
+    text_format = require("google.protobuf.text_format", "export", "write a Triton model repository")
+    text_format.Parse(text, messages.ModelConfig())
+    path.write_text(text, encoding="utf-8")
+
+
+def _external_files(graph: Path) -> list[str]:
+    """The files, relative to the graph's folder, in which an ONNX graph keeps its weights."""
+    onnx = require("onnx", "export", "read the graphs of a bundle")
+    model = onnx.load(graph, load_external_data=False)
+    locations = {
+        entry.value
+        for tensor in _weights(model.graph)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for location in locations:
+        if Path(location).is_absolute() or ".." in Path(location).parts or location == GRAPH_FILE:
+            raise BundleError(f"{graph} keeps weights in {location}, outside of its folder. Do not use this bundle.")
+    return sorted(locations)
+
+
+def _weights(graph: Any) -> Iterator[Any]:
+    """Every tensor that a graph stores, those of its subgraphs included."""
+    yield from graph.initializer
+    attributes: Iterable[Any] = (attribute for node in graph.node for attribute in node.attribute)
+    for attribute in attributes:
+        yield from (attribute.t, *attribute.tensors)
+        for subgraph in (attribute.g, *attribute.graphs):
+            yield from _weights(subgraph)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _template_folder() -> Path:
+    """``triton_repo/`` beside this module in an installed package, at the top of a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "triton_repo", here.parents[1] / "triton_repo"):
+        if (folder / "hero_graph" / "model.py").is_file():
+            return folder
+    raise InputError(
+        f"The templates of the model repository are missing: there is no triton_repo in {here} and none in {here.parents[1]}. "
+        "Install hero-video-sdk again."
+    )

@@ -1,0 +1,173 @@
+"""Exported graphs against the model: the same inputs through onnxruntime and through PyTorch (float32, eager)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hero_export.cases import Case
+from hero_export.errors import VerificationError
+from hero_export.report import CaseResult
+from hero_sdk.engines.batching import Arrays, run_in_batches
+from hero_sdk.engines.session import open_session
+from hero_sdk.manifest import CROSS_MODAL_GRAPH, FRAME_GRAPH, TEMPORAL_GRAPH, GraphSpec
+from hero_sdk.rows import RowGeometry, VideoInput, pack_videos
+from hero_train.model.hero import HeroModel
+
+MAX_RELATIVE_ERROR = 1e-4
+"""Largest absolute error, as a share of the largest output. Rounding alone gives 1e-6 to 1e-5 at the paper's size (two
+libraries sum 3,072 products in different orders, nine layers deep, with norms that keep the scale at one); a wrong mask, index,
+epsilon or activation gives 1e-3 and more."""
+
+MIN_COSINE = 0.99999
+"""Smallest cosine between an output vector and the model's: retrieval ranks by cosine."""
+
+
+class GraphRunner:
+    """Runs one exported graph as the SDK's engines do: checked against its specification, cut at the maximal batch."""
+
+    def __init__(self, name: str, file: Path, spec: GraphSpec) -> None:
+        self.name = name
+        self.spec = spec
+        self._session = open_session(file, providers=["CPUExecutionProvider"])
+        self._outputs = [tensor.name for tensor in spec.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs by name."""
+        return run_in_batches(self.spec, self.name, inputs, self._call)
+
+    def _call(self, piece: Arrays) -> Arrays:
+        return dict(zip(self._outputs, self._session.run(self._outputs, piece), strict=True))
+
+
+def verify_graph(runner: GraphRunner, module: nn.Module, cases: Sequence[Case]) -> list[CaseResult]:
+    """Compare a graph with the module that it was exported from.
+
+    Args:
+        runner: of the exported graph.
+        module: takes the inputs in the order of the graph.
+        cases: of this graph.
+
+    Returns:
+        One result per case and output.
+    """
+    results = []
+    for case in cases:
+        found = runner.run(case.inputs)
+        tensors = [torch.from_numpy(case.inputs[tensor.name]) for tensor in runner.spec.inputs]
+        with torch.no_grad():
+            outputs = module(*tensors)
+        expected = outputs if isinstance(outputs, tuple) else (outputs,)
+        batch = len(tensors[0])
+        for tensor, reference in zip(runner.spec.outputs, expected, strict=True):
+            results.append(
+                compare(case.graph, tensor.name, case.name, batch, found[tensor.name], reference.numpy(), case.used)
+            )
+    return results
+
+
+def verify_whole_path(
+    cross_modal: GraphRunner,
+    temporal: GraphRunner,
+    model: HeroModel,
+    videos: Mapping[str, list[VideoInput]],
+    geometry: RowGeometry,
+) -> list[CaseResult]:
+    """Compare both stages with the SDK's regrouping between them with the model's own ``encode_videos``."""
+    results = []
+    for name, inputs in videos.items():
+        packed = pack_videos(inputs, geometry)
+        hidden = cross_modal.run(packed.cross_modal.arrays())["hidden"]
+        matched = packed.regrouping.apply(hidden, packed.temporal)
+        clips = temporal.run(packed.temporal.arrays() | {"matched": matched})["clip_embeddings"]
+        with torch.no_grad():
+            expected = model.encode_videos(packed).numpy()
+        graph = f"{CROSS_MODAL_GRAPH} + {TEMPORAL_GRAPH}"
+        used = packed.temporal.segment_ids > 0
+        results.append(compare(graph, "clip_embeddings", name, len(hidden), clips, expected, used))
+    return results
+
+
+def compare(
+    graph: str, output: str, case: str, batch: int, found: np.ndarray, expected: np.ndarray, used: np.ndarray
+) -> CaseResult:
+    """Measure how far an output lies from the model's.
+
+    Args:
+        graph, output, case: names for the report.
+        batch: rows that went in.
+        found, expected: (..., width).
+        used: (...) bool, which vectors are compared. The others must only be finite.
+    """
+    compared, reference = found[used].astype(np.float64), expected[used].astype(np.float64)
+    error = np.abs(compared - reference)
+    norms = np.linalg.norm(compared, axis=-1) * np.linalg.norm(reference, axis=-1)
+    cosine = (compared * reference).sum(axis=-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    scale = float(np.abs(reference).max())
+    result = CaseResult(
+        graph=graph,
+        output=output,
+        case=case,
+        batch=batch,
+        vectors=int(used.sum()),
+        max_error=float(error.max()),
+        mean_error=float(error.mean()),
+        scale=scale,
+        cosine=float(cosine.min()),
+        finite=bool(np.isfinite(found).all()),
+        passed=False,
+    )
+    return result.judged(
+        # Written so that a NaN fails: every comparison with it is false.
+        result.finite and result.max_error <= MAX_RELATIVE_ERROR * scale and result.cosine >= MIN_COSINE
+    )
+
+
+def require_passed(results: Sequence[CaseResult]) -> None:
+    """Refuse an export with a case beyond the tolerance.
+
+    Raises:
+        VerificationError: names the worst cases with their numbers.
+    """
+    failed = [result for result in results if not result.passed]
+    if not failed:
+        return
+    failed.sort(key=lambda result: result.relative_error if result.finite else np.inf, reverse=True)
+    lines = [
+        f"  {result.graph} -> {result.output}, {result.case} (batch {result.batch}): max error {result.max_error:.2e} of scale "
+        f"{result.scale:.2e}, cosine {result.cosine:.6f}{'' if result.finite else ', not finite'}"
+        for result in failed[:5]
+    ]
+    more = f"\n  and {len(failed) - 5} more" if len(failed) > 5 else ""
+    raise VerificationError(
+        f"{len(failed)} of {len(results)} comparisons with the model failed; expected a max error of at most "
+        f"{MAX_RELATIVE_ERROR:g} of the scale, a cosine of at least {MIN_COSINE} and finite outputs:\n"
+        + "\n".join(lines)
+        + more
+        + "\nNothing was written. Export with the versions that constraints.txt names, and report the numbers if it stays."
+    )
+
+
+def check_frame_graph(runner: GraphRunner, seed: int = 0) -> None:
+    """Run the frame encoder on random images, alone and in a batch. Its numbers are verified where it is exported.
+
+    Raises:
+        VerificationError: an output is not finite, or an image's feature depends on the images beside it.
+    """
+    images = runner.spec.inputs[0]
+    shape = (runner.spec.max_batch, *images.shape[1:])
+    batch = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    together = runner.run({images.name: batch})["features"]
+    alone = runner.run({images.name: batch[:1]})["features"]
+    error = float(np.abs(alone - together[:1]).max())
+    scale = float(np.abs(together).max())
+    if not np.isfinite(together).all() or not error <= MAX_RELATIVE_ERROR * max(scale, 1e-6):
+        raise VerificationError(
+            f"The frame encoder (graph '{FRAME_GRAPH}') gives an image another feature alone than in a batch of {len(batch)}: "
+            f"max error {error:.2e} of scale {scale:.2e}, expected at most {MAX_RELATIVE_ERROR:g} of the scale and finite values. "
+            "Export the frame encoder in evaluation mode, with a dynamic batch."
+        )
