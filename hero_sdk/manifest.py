@@ -166,7 +166,7 @@ class Manifest:
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{origin} has format version {version!r}; this version of the SDK reads {FORMAT_VERSION}. "
-                "Export the bundle again with the hero-export that goes with this SDK, or install the SDK that goes with the bundle."
+                "Export the bundle again with this SDK's hero-export, or install the SDK that goes with the bundle."
             )
         return _build(cls, content, origin)
 
@@ -174,7 +174,9 @@ class Manifest:
 def _build(kind: type[T], content: object, where: str) -> T:
     """Make a dataclass from parsed JSON; every field must be there with the right type unless it has a default."""
     if not isinstance(content, Mapping):
-        raise BundleError(f"{where} is {type(content).__name__}; expected an object with the fields of {kind.__name__}.")
+        raise BundleError(
+            f"{where} is {type(content).__name__}; expected an object with the fields of {kind.__name__}."
+        )
     hints = get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(content) - set(fields)):
@@ -230,9 +232,13 @@ def read_bundle(bundle: Path | str) -> Manifest:
     for name, expected in manifest.files.items():
         file = bundle / name
         if not file.resolve().is_relative_to(bundle.resolve()):
-            raise BundleError(f"The manifest of {bundle} names {name}, which lies outside the bundle. Do not use this bundle.")
+            raise BundleError(
+                f"The manifest of {bundle} names {name}, which lies outside the bundle. Do not use this bundle."
+            )
         if not file.is_file():
-            raise BundleError(f"{bundle} has no {name}, which its manifest lists. Copy the whole folder, or export it again.")
+            raise BundleError(
+                f"{bundle} has no {name}, which its manifest lists. Copy the whole folder, or export it again."
+            )
         if file.stat().st_size != expected.bytes or sha256_of(file) != expected.sha256:
             raise BundleError(
                 f"{file} is not the file that was exported (sha256 or size differ from the manifest). "
@@ -240,5 +246,7 @@ def read_bundle(bundle: Path | str) -> Manifest:
             )
     for name in [manifest.tokenizer, *(graph.file for graph in manifest.graphs.values())]:
         if name not in manifest.files:
-            raise BundleError(f"The manifest of {bundle} uses {name} without listing it under files. Export the bundle again.")
+            raise BundleError(
+                f"The manifest of {bundle} uses {name} without listing it under files. Export the bundle again."
+            )
     return manifest

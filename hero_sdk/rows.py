@@ -189,7 +189,7 @@ def first_fit(sizes: Sequence[tuple[int, ...]], capacity: tuple[int, ...]) -> li
     free: list[list[int]] = []
     bins = [0] * len(sizes)
     for item in order:
-        for index, room in enumerate(free):
+        for index, room in enumerate(free):  # noqa: B007 - used after the loop
             if all(size <= left for size, left in zip(sizes[item], room, strict=True)):
                 break
         else:

@@ -30,7 +30,9 @@ class TextTokenizer:
         try:
             self._tokenizer = Tokenizer.from_str(json)
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"The tokenizer cannot be read ({error}); expected the JSON of the tokenizers library.") from error
+            raise BundleError(
+                f"The tokenizer cannot be read ({error}); expected the JSON of the tokenizers library."
+            ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         found = [self._tokenizer.token_to_id(token) for token in (BEGIN, PAD, SEPARATOR)]
