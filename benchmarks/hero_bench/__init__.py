@@ -1,0 +1,1 @@
+"""Latency and throughput of a bundle, in process and behind a server."""
