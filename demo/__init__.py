@@ -1,0 +1,1 @@
+"""The whole of HERO SDK on a small corpus: `python -m demo`."""
