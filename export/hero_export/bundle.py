@@ -8,12 +8,21 @@ from pathlib import Path
 
 from hero_export.cases import CaseMaker
 from hero_export.destination import check_destination, staged
-from hero_export.fusion import FUSED_OPERATORS, check_fusion, expected_counts, operator_counts, read_nodes
-from hero_export.geometry import check_geometry
+from hero_export.errors import ExportError
+from hero_export.fusion import (
+    check_fusion,
+    expected_counts,
+    fused_counts,
+    graph_bytes,
+    model_nodes,
+    operator_counts,
+    read_model,
+)
+from hero_export.geometry import DEFAULT_MAX_BATCH, check_geometry
 from hero_export.graphs import BATCH, Graph, model_graphs
 from hero_export.onnx_export import export_graph
 from hero_export.report import CaseResult, ExportReport, GraphReport, tool_versions
-from hero_export.sources import FRAME_ENCODER_FOLDER, TOKENIZER_FILE, Sources, find_sources
+from hero_export.sources import Sources, find_sources
 from hero_export.verify import (
     MAX_RELATIVE_ERROR,
     MIN_COSINE,
@@ -33,17 +42,16 @@ from hero_sdk.manifest import (
     GraphSpec,
     Manifest,
     ModelSpec,
-    MomentSpec,
     TensorSpec,
     read_bundle,
     sha256_of,
 )
 from hero_sdk.rows import RowGeometry
+from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
 from hero_train.model.hero import HeroModel
 
 TASK = "vcmr"
 PRECISION = "fp32"
-DEFAULT_MAX_BATCH = 32
 REPORT_JSON = "reports/export.json"
 REPORT_TEXT = "reports/export.md"
 
@@ -79,7 +87,8 @@ def export_bundle(
         The report that lies in the bundle.
 
     Raises:
-        ExportError: a part is missing, ``out`` is taken, or torch cannot export the model.
+        ExportError: a part is missing, ``out`` is taken or cannot be written, the weights are not finite, or torch cannot
+            export the model.
         GeometryError: row shapes that the model cannot serve.
         FusionError: a graph lacks a fused operator.
         VerificationError: a graph does not compute what the model computes.
@@ -92,32 +101,24 @@ def export_bundle(
     begin("Reading the checkpoint")
     sources = find_sources(checkpoint, tokenizer=tokenizer, frame_encoder=frame_encoder)
     check_geometry(geometry, sources.config, max_batch)
-    model = HeroModel.from_pretrained(sources.checkpoint)
+    model = _load_model(sources)
     graphs = model_graphs(model, geometry)
     fingerprint = sources.fingerprint()
     with staged(out, force=force) as folder:
-        specs: dict[str, GraphSpec] = {}
-        reports: list[GraphReport] = []
+        begin("Copying the tokenizer and the frame encoder")
+        specs = {FRAME_GRAPH: _copy_parts(sources, folder)}
         expected = expected_counts(sources.config)
         (folder / "graphs").mkdir()
         for graph in graphs:
             begin(f"Exporting {graph.name}")
             export_graph(graph, folder / graph.file)
-            nodes = read_nodes(folder / graph.file)
-            fused = check_fusion(graph.name, nodes, expected[graph.name])
+            fused = check_fusion(graph.name, model_nodes(read_model(folder / graph.file)), expected[graph.name])
             specs[graph.name] = GraphSpec(graph.file, PRECISION, max_batch, graph.inputs, graph.outputs, fused)
-            reports.append(
-                _graph_report(folder, graph.name, specs[graph.name], expected[graph.name], operator_counts(nodes))
-            )
-        begin("Copying the tokenizer and the frame encoder")
-        specs[FRAME_GRAPH] = _copy_parts(sources, folder)
-        operators = operator_counts(read_nodes(folder / specs[FRAME_GRAPH].file))
-        reports.append(_graph_report(folder, FRAME_GRAPH, specs[FRAME_GRAPH], {}, operators))
         cases = _verify(folder, specs, graphs, model, geometry, max_batch, begin)
         report = ExportReport(
             fingerprint=fingerprint,
             tolerances={"max_relative_error": MAX_RELATIVE_ERROR, "min_cosine": MIN_COSINE},
-            graphs=tuple(reports),
+            graphs=tuple(_graph_report(folder, name, spec, expected.get(name, {})) for name, spec in specs.items()),
             cases=tuple(cases),
             tools=tool_versions(),
         )
@@ -131,6 +132,16 @@ def export_bundle(
     return report
 
 
+def _load_model(sources: Sources) -> HeroModel:
+    model = HeroModel.from_pretrained(sources.checkpoint)
+    if broken := [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]:
+        raise ExportError(
+            f"{sources.checkpoint} has weights with values that are not finite: {broken[:5]} ({len(broken)} in all). "
+            "Its training diverged; export an earlier checkpoint."
+        )
+    return model
+
+
 def _copy_parts(sources: Sources, folder: Path) -> GraphSpec:
     """Copy the tokenizer and the frame encoder; returns the frame encoder's graph."""
     shutil.copyfile(sources.tokenizer, folder / TOKENIZER_FILE)
@@ -140,15 +151,13 @@ def _copy_parts(sources: Sources, folder: Path) -> GraphSpec:
     for name in (GRAPH_FILE, SPEC_FILE):
         shutil.copyfile(sources.frame_encoder / name, target / name)
     spec = sources.frames
-    file = f"{FRAME_ENCODER_FOLDER}/{GRAPH_FILE}"
-    counts = operator_counts(read_nodes(folder / file))
     return GraphSpec(
-        file=file,
+        file=f"{FRAME_ENCODER_FOLDER}/{GRAPH_FILE}",
         precision=PRECISION,
         max_batch=MAX_BATCH,
         inputs=(TensorSpec(INPUT, "uint8", (BATCH, spec.image_size, spec.image_size, 3)),),
         outputs=(TensorSpec(OUTPUT, "float32", (BATCH, spec.feature_dim)),),
-        fused={name: counts[name] for name in FUSED_OPERATORS if name in counts},
+        fused=fused_counts(operator_counts(model_nodes(read_model(target / GRAPH_FILE)))),
     )
 
 
@@ -178,12 +187,19 @@ def _verify(
     return results
 
 
-def _graph_report(
-    folder: Path, name: str, spec: GraphSpec, expected: dict[str, int], operators: dict[str, int]
-) -> GraphReport:
-    # Weights that do not fit the file lie beside it, under its name and a suffix.
-    size = sum(file.stat().st_size for file in (folder / spec.file).parent.glob(f"{Path(spec.file).name}*"))
-    return GraphReport(name, spec.file, size, spec.precision, spec.max_batch, spec.fused, expected, operators)
+def _graph_report(folder: Path, name: str, spec: GraphSpec, expected: dict[str, int]) -> GraphReport:
+    path = folder / spec.file
+    model = read_model(path)
+    return GraphReport(
+        name=name,
+        file=spec.file,
+        bytes=graph_bytes(path, model),
+        precision=spec.precision,
+        max_batch=spec.max_batch,
+        fused=spec.fused,
+        expected=expected,
+        operators=operator_counts(model_nodes(model)),
+    )
 
 
 def _manifest(
@@ -206,16 +222,10 @@ def _manifest(
             subtitle_context=config.subtitle_context,
         ),
         geometry=geometry,
-        moment=MomentSpec(
-            start_taps=tuple(model.moment.start.weight.flatten().tolist()),
-            end_taps=tuple(model.moment.end.weight.flatten().tolist()),
-            min_clips=config.min_span_clips,
-            max_clips=config.max_span_clips,
-        ),
+        moment=model.moment_spec(),
         tokenizer=TOKENIZER_FILE,
         frame_encoder=sources.frames,
-        # The frame encoder first, in the order in which a video passes them.
-        graphs={FRAME_GRAPH: specs[FRAME_GRAPH]} | specs,
+        graphs=specs,
         files={
             path.relative_to(folder).as_posix(): FileSpec(sha256_of(path), path.stat().st_size)
             for path in sorted(folder.rglob("*"))

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
-from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_queries, pack_videos
+from hero_sdk.rows import PAD_TOKEN, RowGeometry, Segment, VideoInput, pack_queries, pack_videos
+from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID
 from hero_sdk.types import IntArray
 from hero_train.config import HeroConfig
 
-SEPARATOR_TOKEN = 2
-Arrays = dict[str, np.ndarray]
+EMPTY_SLOT = {"frame_index": -1, "token_ids": PAD_TOKEN}
+"""What an input holds in a slot that nothing takes, where that is not 0."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,19 @@ class CaseMaker:
 
     def cross_modal_cases(self) -> list[Case]:
         """Stage 1."""
+        few = min(3, self.config.clip_limit)
         lone_token = VideoInput(self._features(1), (self._segment([], 1),))
-        sparse = self._cross_modal("one-token segment", [lone_token], keep_frameless=True)
         return [
             self._cross_modal("mixed rows", self.mixed_videos(3)),
             self._cross_modal("full row, one segment", [self._one_segment_row()]),
             self._cross_modal("full row, many segments", [self._many_segments_row()]),
-            sparse,
+            self._cross_modal("one-token segment", [lone_token], keep_frameless=True),
             self._cross_modal("one-frame video", [VideoInput(self._features(1), (self._segment([0], 1),))]),
-            self._cross_modal("frames without text", [VideoInput(self._features(3), (self._segment([0, 1, 2], 0),))]),
-            _with_empty_row("empty tail row", self._cross_modal("", self.mixed_videos(2)), sparse),
-            self._cross_modal("batch of one", [VideoInput(self._features(2), (self._segment([0, 1], 5),))]),
+            self._cross_modal(
+                "frames without text", [VideoInput(self._features(few), (self._segment(range(few), 0),))]
+            ),
+            _with_empty_row(self._cross_modal("empty tail row", self.mixed_videos(2))),
+            self._cross_modal("batch of one", [self._filling_rows(1)]),
             self._cross_modal("maximal batch", [self._filling_rows(self.max_batch)]),
         ]
 
@@ -83,7 +87,7 @@ class CaseMaker:
             self._temporal("mixed rows", self._rng.integers(1, limit + 1, 5).tolist()),
             self._temporal("full row", full),
             self._temporal("one-frame video", [1]),
-            _with_empty_row("empty tail row", self._temporal("", [limit]), self._temporal("", [1])),
+            _with_empty_row(self._temporal("empty tail row", [limit])),
             self._temporal("batch of one", [limit]),
             self._temporal("maximal batch", full * self.max_batch),
         ]
@@ -97,7 +101,7 @@ class CaseMaker:
             self._query("full query", [limit]),
             self._query("query cut to the limit", [limit + 7]),
             self._query("one-token query", [1]),
-            _with_empty_row("empty tail row", self._query("", [min(6, limit)]), self._query("", [1])),
+            _with_empty_row(self._query("empty tail row", [min(6, limit)])),
             self._query("batch of one", [min(8, limit)]),
             self._query("maximal batch", lengths),
         ]
@@ -105,10 +109,9 @@ class CaseMaker:
     def whole_path_cases(self) -> dict[str, list[VideoInput]]:
         """Videos for both stages with the regrouping between them."""
         bare = VideoInput(self._features(min(5, self.config.clip_limit)), ())
-        longest = min(self.config.clip_limit, self.geometry.temporal_slots)
         return {
             "mixed videos": self.mixed_videos(3),
-            "longest video": [self._video(longest)],
+            "longest video": [self._video(self.config.clip_limit)],
             "one-frame video": [VideoInput(self._features(1), (self._segment([0], 3),))],
             "video without subtitles": [bare],
             "shared frames": [self._filling_rows(3)],
@@ -153,7 +156,7 @@ class CaseMaker:
     def _segment(self, frames: Sequence[int], tokens: int) -> Segment:
         """A segment with random text of ``tokens`` tokens, the separator in front."""
         ids = self._tokens(tokens)
-        ids[:1] = min(SEPARATOR_TOKEN, self.config.vocab_size - 1)
+        ids[:1] = SEPARATOR_ID
         return Segment(np.asarray(frames, dtype=np.int32), ids)
 
     def _features(self, frames: int) -> np.ndarray:
@@ -178,19 +181,16 @@ class CaseMaker:
     def _query(self, name: str, lengths: list[int]) -> Case:
         queries = [self._tokens(length) for length in lengths]
         for query in queries:
-            query[0] = 0
+            query[0] = BEGIN_ID
         token_ids, segment_ids = pack_queries(queries, self.geometry.query_tokens)
         inputs: Arrays = {"token_ids": token_ids, "segment_ids": segment_ids}
         return Case(QUERY_GRAPH, name, inputs, np.asarray(segment_ids.any(axis=1)))
 
 
-def _with_empty_row(name: str, case: Case, template: Case) -> Case:
-    """The case with one more row that holds nothing, as a server pads a batch. The template gives the values of empty slots."""
-    inputs = {}
-    for key, array in case.inputs.items():
-        empty = np.zeros_like(array[:1])
-        if array.dtype == np.int32:
-            # An empty slot is the last slot of a row that is not full.
-            empty[:] = template.inputs[key][0, -1]
-        inputs[key] = np.concatenate([array, empty])
-    return Case(case.graph, name, inputs, np.concatenate([case.used, np.zeros_like(case.used[:1])]))
+def _with_empty_row(case: Case) -> Case:
+    """The case with one more row, which holds nothing."""
+    inputs = {
+        name: np.concatenate([array, np.full_like(array[:1], EMPTY_SLOT.get(name, 0))])
+        for name, array in case.inputs.items()
+    }
+    return Case(case.graph, case.name, inputs, np.concatenate([case.used, np.zeros_like(case.used[:1])]))

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hero_export.geometry import DEFAULT_MAX_BATCH
 from hero_sdk.command import run_app
+from hero_sdk.rows import RowGeometry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,20 +35,24 @@ TABLE_WIDTH = 160
 
 def main() -> None:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, "hero-export")
 
 
 @app.command()
 def onnx(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the hub id of one.")],
     out: Annotated[Path, typer.Option(help="The bundle: a new folder, or one to replace with --force.")],
-    slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.")] = 128,
-    frames: Annotated[int, typer.Option(help="Frames of a cross-modal row.")] = 64,
+    slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.")] = RowGeometry.slots,
+    frames: Annotated[int, typer.Option(help="Frames of a cross-modal row.")] = RowGeometry.frames,
     temporal_slots: Annotated[
         int, typer.Option(help="Slots of a temporal row; at least the model's clip limit.")
-    ] = 128,
-    query_tokens: Annotated[int, typer.Option(help="Tokens of a query; longer ones are cut.")] = 64,
-    max_batch: Annotated[int, typer.Option(help="Largest batch that is verified; callers cut larger ones.")] = 32,
+    ] = RowGeometry.temporal_slots,
+    query_tokens: Annotated[
+        int, typer.Option(help="Tokens of a query; longer ones are cut.")
+    ] = RowGeometry.query_tokens,
+    max_batch: Annotated[
+        int, typer.Option(help="Largest batch that is verified; callers cut larger ones.")
+    ] = DEFAULT_MAX_BATCH,
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.")] = None,
     frame_encoder: Annotated[
         Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.")
@@ -58,7 +64,6 @@ def onnx(
     with _stages() as stage:
         stage("Loading torch")
         from hero_export.bundle import export_bundle
-        from hero_sdk.rows import RowGeometry
 
         report = export_bundle(
             checkpoint,

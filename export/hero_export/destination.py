@@ -51,28 +51,32 @@ def _is_bundle(folder: Path) -> bool:
 def staged(out: Path, *, force: bool) -> Iterator[Path]:
     """A new folder beside ``out`` that takes its place when the block ends without an error, and vanishes otherwise.
 
-    A reader of ``out`` sees the old bundle or the new one, never half of one.
+    A reader of ``out`` sees the old bundle, the new one or, for the moment between two renamings, none; never half of one.
 
     Raises:
-        ExportError: ``out`` may not be replaced, see ``check_destination``.
+        ExportError: ``out`` may not be replaced, see ``check_destination``, or cannot be written.
     """
+    out = out.absolute()  # "." has neither a name nor a folder around it
     check_destination(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
     # Not tempfile.mkdtemp: its folders are closed to everyone but their owner, and would stay so in their final place.
     partial = out.parent / f".{out.name}.{mark}.partial"
     replaced = out.parent / f".{out.name}.{mark}.replaced"
-    partial.mkdir()
     try:
+        partial.mkdir(parents=True)
         yield partial
         # Once more: an export takes minutes, and the place may have been taken meanwhile.
         check_destination(out, force=force)
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
-    except BaseException:
+    except BaseException as error:
         if replaced.exists() and not out.exists():
             replaced.rename(out)
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ExportError(
+                f"{out} cannot be written ({error}). See that there is room on the disk and that the folder may be written to."
+            ) from error
         raise
     shutil.rmtree(replaced, ignore_errors=True)

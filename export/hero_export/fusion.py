@@ -1,20 +1,24 @@
 """Fused operators: what a HERO's architecture implies, what a graph has.
 
-``Attention``, ``LayerNormalization`` and ``Gelu`` are operators of the ONNX standard (opsets 23, 17 and 20) for which every
-engine has one kernel each. Written out as matrix products, softmax and powers, the same mathematics costs several times the
-memory traffic, and an engine may or may not find it again. So they are counted.
+``Attention``, ``LayerNormalization`` and ``Gelu`` are operators of the ONNX standard (opsets 23, 17 and 20), so an engine can
+have one kernel for each. Where they are written out as matrix products, softmax and powers, an engine has to find them again, and
+may or may not. So they are counted.
 """
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from hero_export.errors import FusionError
 from hero_export.onnx_export import MODULE_PATH
-from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
+from hero_sdk.errors import BundleError
+from hero_sdk.manifest import CROSS_MODAL_GRAPH, FRAME_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
 from hero_train.config import HeroConfig
 
 FUSED_OPERATORS = ("Attention", "LayerNormalization", "Gelu")
@@ -45,16 +49,39 @@ def expected_counts(config: HeroConfig) -> dict[str, dict[str, int]]:
     }
 
 
-def read_nodes(path: Path) -> list[onnx.NodeProto]:
-    """The nodes of an ONNX file, those of its functions and subgraphs included, without its weights."""
-    model = onnx.load(str(path), load_external_data=False)
-    nodes: list[onnx.NodeProto] = []
-    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while waiting:
-        node = waiting.pop(0)
-        nodes.append(node)
-        waiting += [inner for attribute in node.attribute for inner in attribute.g.node]
-    return nodes
+def read_model(path: Path) -> onnx.ModelProto:
+    """An ONNX file, without the weights that lie in another one.
+
+    Raises:
+        BundleError: the file is not ONNX.
+    """
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise BundleError(
+            f"{path} is not a whole ONNX file ({error}). Copy the bundle again, or export it again."
+        ) from error
+
+
+def graph_bytes(path: Path, model: onnx.ModelProto) -> int:
+    """Size of an ONNX file and of the files beside it that its weights lie in."""
+    locations = {
+        entry.value for weight in model.graph.initializer for entry in weight.external_data if entry.key == "location"
+    }
+    return sum(file.stat().st_size for file in (path, *(path.parent / location for location in locations)))
+
+
+def model_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes of a model, those of its functions and subgraphs included."""
+    return [node for part in (model.graph, *model.functions) for node in _with_inner(part.node)]
+
+
+def _with_inner(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _with_inner(graph.node)
 
 
 def operator_counts(nodes: list[onnx.NodeProto]) -> dict[str, int]:
@@ -63,12 +90,29 @@ def operator_counts(nodes: list[onnx.NodeProto]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
+def fused_counts(counts: dict[str, int]) -> dict[str, int]:
+    """How many of each fused operator, those that there are."""
+    return {operator: counts[operator] for operator in FUSED_OPERATORS if operator in counts}
+
+
+def unfused_counts(graph: str, counts: dict[str, int]) -> dict[str, int]:
+    """How many pieces of operators that were not fused, beyond those that belong in a graph.
+
+    None are looked for in the frame encoder, which may be any network.
+    """
+    if graph == FRAME_GRAPH:
+        return {}
+    allowed = EXPECTED_REMNANTS.get(graph, {})
+    surplus = {piece: counts.get(piece, 0) - allowed.get(piece, 0) for pieces in REMNANTS.values() for piece in pieces}
+    return {piece: count for piece, count in surplus.items() if count > 0}
+
+
 def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, int]) -> dict[str, int]:
     """Compare the fused operators of a graph with what the architecture implies.
 
     Args:
         graph: its name, for the message.
-        nodes: from ``read_nodes``.
+        nodes: from ``model_nodes``.
         expected: of this graph, from ``expected_counts``.
 
     Returns:
@@ -78,13 +122,12 @@ def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, in
         FusionError: a number differs, or the graph holds pieces of an operator that was not fused.
     """
     counts = operator_counts(nodes)
-    found = {operator: counts.get(operator, 0) for operator in FUSED_OPERATORS}
-    allowed = EXPECTED_REMNANTS.get(graph, {})
+    unfused = unfused_counts(graph, counts)
     problems = []
     for operator in FUSED_OPERATORS:
-        pieces = [name for name in REMNANTS[operator] if counts.get(name, 0) > allowed.get(name, 0)]
-        if found[operator] != expected[operator] or pieces:
-            problem = f"{found[operator]} {operator}, expected {expected[operator]}"
+        pieces = [name for name in REMNANTS[operator] if name in unfused]
+        if counts.get(operator, 0) != expected[operator] or pieces:
+            problem = f"{counts.get(operator, 0)} {operator}, expected {expected[operator]}"
             if pieces:
                 problem += f"; in its place stand {_located(nodes, pieces)}"
             problems.append(problem)
@@ -97,7 +140,7 @@ def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, in
             "Write the model with scaled_dot_product_attention, nn.LayerNorm and gelu, and export with the versions that "
             "constraints.txt names."
         )
-    return found
+    return fused_counts(counts)
 
 
 def _located(nodes: list[onnx.NodeProto], operators: list[str]) -> str:
@@ -115,7 +158,7 @@ def module_of(node: onnx.NodeProto) -> str:
     for entry in node.metadata_props:
         if entry.key == MODULE_PATH:
             # A list literal: the names of the modules from the outermost in, and the operation last.
-            scopes = [name.strip(" '\"") for name in entry.value.strip("[]").split(",")]
+            scopes = ast.literal_eval(entry.value)
             return scopes[-2] if len(scopes) > 1 else ""
     return ""
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hero_export.errors import GeometryError
 from hero_sdk.rows import LAST_TEXT_POSITION, RowGeometry
-from hero_train.config import HeroConfig
+
+if TYPE_CHECKING:
+    from hero_train.config import HeroConfig
+
+DEFAULT_MAX_BATCH = 32
 
 
 def check_geometry(geometry: RowGeometry, config: HeroConfig, max_batch: int) -> None:

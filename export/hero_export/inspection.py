@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hero_export.fusion import EXPECTED_REMNANTS, FUSED_OPERATORS, REMNANTS, operator_counts, read_nodes
+from hero_export.fusion import fused_counts, graph_bytes, model_nodes, operator_counts, read_model, unfused_counts
 from hero_export.report import rich_table
 from hero_sdk.manifest import Manifest, read_bundle
 
@@ -23,11 +23,12 @@ class GraphInspection:
     Attributes:
         name: in the manifest.
         file: path in the bundle.
-        bytes: size of the file.
+        bytes: size of the file and of its external weights.
         precision: as the manifest says.
         max_batch: the largest verified batch.
         fused: how many of each fused operator.
-        unfused: operators that stand where a fused one could, and how many; empty in a graph of this exporter's.
+        unfused: operators that stand where a fused one could, and how many; empty in a graph of this exporter's, and for the
+            frame encoder, which may be any network.
         others: how many of every other operator.
         opsets: version of each operator set that the graph uses, by domain ("" is the standard's).
     """
@@ -65,39 +66,27 @@ def inspect_bundle(bundle: Path) -> BundleInspection:
     graphs = []
     for name, spec in manifest.graphs.items():
         path = bundle / spec.file
-        counts = operator_counts(read_nodes(path))
-        allowed = EXPECTED_REMNANTS.get(name, {})
-        pieces = {piece for group in REMNANTS.values() for piece in group}
-        unfused = {
-            operator: count - allowed.get(operator, 0)
-            for operator, count in counts.items()
-            if operator in pieces and count > allowed.get(operator, 0)
-        }
+        model = read_model(path)
+        counts = operator_counts(model_nodes(model))
+        fused, unfused = fused_counts(counts), unfused_counts(name, counts)
         graphs.append(
             GraphInspection(
                 name=name,
                 file=spec.file,
-                bytes=path.stat().st_size,
+                bytes=graph_bytes(path, model),
                 precision=spec.precision,
                 max_batch=spec.max_batch,
-                fused={operator: counts[operator] for operator in FUSED_OPERATORS if operator in counts},
+                fused=fused,
                 unfused=unfused,
                 others={
-                    operator: count
+                    operator: count - unfused.get(operator, 0)
                     for operator, count in counts.items()
-                    if operator not in FUSED_OPERATORS and operator not in unfused
+                    if operator not in fused and count > unfused.get(operator, 0)
                 },
-                opsets=_opsets(path),
+                opsets={opset.domain: opset.version for opset in model.opset_import},
             )
         )
     return BundleInspection(manifest, tuple(graphs))
-
-
-def _opsets(path: Path) -> dict[str, int]:
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    return {opset.domain: opset.version for opset in model.opset_import}
 
 
 def _cells(graph: GraphInspection) -> list[str]:

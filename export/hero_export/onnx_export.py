@@ -26,7 +26,7 @@ _REGISTRY_LOGGER = "torch.onnx._internal.exporter._registration"
 def export_graph(graph: Graph, path: Path) -> None:
     """Export a graph to ONNX and check the file.
 
-    The weights lie in the file, or in ``<file>.data`` beside it when they exceed the 2 GB that one file can hold.
+    The weights lie in the file, or in ``<file>.data`` beside it when they come near the 2 GB that one file can hold.
 
     Args:
         graph: what to export.
@@ -65,7 +65,8 @@ def export_graph(graph: Graph, path: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else 'no message'}."
+    lines = str(cause).strip().splitlines() or ["no message"]
+    return f"{type(cause).__name__}: {lines[0].rstrip('.')}."
 
 
 @contextmanager
@@ -91,7 +92,8 @@ def _quiet_exporter() -> Iterator[None]:
 def _strip_metadata(model: object) -> None:
     """Remove the exporter's notes, stack traces with the paths of this machine among them; keep the modules' names.
 
-    What remains depends on the model alone, so that the same checkpoint gives the same file on another machine.
+    What remains depends on the model and the exporter's version alone, so that the same checkpoint gives the same file on another
+    machine.
     """
     import onnx_ir
 
@@ -110,8 +112,14 @@ def _strip_metadata(model: object) -> None:
 
 def _check_file(graph: Graph, path: Path) -> None:
     """Check the file with ONNX's own checker, its inputs and outputs against the graph's, and that every weight is used."""
-    # By path: the checker then reads external data, and models beyond 2 GB.
-    onnx.checker.check_model(str(path), full_check=True)
+    try:
+        # By path: the checker then reads external data, and models beyond 2 GB.
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"The exported graph '{graph.name}' is not valid ONNX: {_first_line(error)} "
+            "Export with the versions that constraints.txt names."
+        ) from error
     content = onnx.load(str(path), load_external_data=False).graph
     for kind, promised, found in (("inputs", graph.inputs, content.input), ("outputs", graph.outputs, content.output)):
         expected = [(tensor.name, tensor.dtype, ("batch", *tensor.shape[1:])) for tensor in promised]

@@ -15,11 +15,8 @@ from hero_sdk.errors import FingerprintError
 from hero_sdk.frame_encoder import GRAPH_FILE, SPEC_FILE, load_frame_encoder
 from hero_sdk.manifest import FrameEncoderSpec, sha256_of
 from hero_sdk.tokens import TextTokenizer
-from hero_train.checkpoint import WEIGHTS_FILE, resolve_folder
+from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE, WEIGHTS_FILE, resolve_folder
 from hero_train.config import HeroConfig
-
-TOKENIZER_FILE = "tokenizer.json"
-FRAME_ENCODER_FOLDER = "frame_encoder"
 
 
 @dataclass(frozen=True)

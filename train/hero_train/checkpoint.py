@@ -34,13 +34,17 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
             f"{source} is not a folder; expected a checkpoint folder, or a hub id such as 'name/hero-tv'."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
-            snapshot_download(str(source), revision=revision, allow_patterns=[CONFIG_FILE, "*.safetensors", "*.json"])
+            snapshot_download(
+                str(source),
+                revision=revision,
+                allow_patterns=[CONFIG_FILE, "*.safetensors", "*.json", f"{FRAME_ENCODER_FOLDER}/*"],
+            )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{source} is neither a folder nor a hub repository that can be reached ({error})."
         ) from error

@@ -1,0 +1,53 @@
+"""A tiny checkpoint, exported once by the command for all tests here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hero_export import bundle, export_bundle
+from hero_export.cli import app
+from hero_export.graphs import Graph
+from hero_train.model.hero import HeroModel
+from tests.integration.export.exported import OPTIONS, Exported
+from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH, write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("export")
+    checkpoint = write_checkpoint(folder / "checkpoint")
+    result = CliRunner().invoke(app, ["onnx", str(checkpoint), "--out", str(folder / "bundle"), *OPTIONS])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle", "checkpoint"]
+    return Exported(checkpoint, folder / "bundle", json.loads(result.stdout), result.stderr)
+
+
+@pytest.fixture(scope="session")
+def model(exported: Exported) -> HeroModel:
+    return HeroModel.from_pretrained(exported.checkpoint)
+
+
+@pytest.fixture
+def copied(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """``export_bundle`` on the same checkpoint; the graphs are copied from the first export, which saves seconds per test."""
+
+    def copy_graph(graph: Graph, path: Path) -> None:
+        shutil.copyfile(exported.bundle / graph.file, path)
+
+    monkeypatch.setattr(bundle, "export_graph", copy_graph)
+
+    def run(out: Path, **options: object) -> object:
+        return export_bundle(exported.checkpoint, out, geometry=GEOMETRY, max_batch=MAX_BATCH, **options)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def copy(exported: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported.bundle, tmp_path / "copy"))

@@ -1,0 +1,109 @@
+"""What ``hero-export onnx`` writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from hero_export.graphs import model_graphs
+from hero_export.onnx_export import export_graph
+from hero_train.model.hero import HeroModel
+from tests.integration.export.exported import GRAPHS, Exported, content
+from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
+
+
+def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Exported) -> None:
+    manifest = json.loads((exported.bundle / "manifest.json").read_text(encoding="utf-8"))
+    found = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, (data, _) in content(exported.bundle).items()
+        if name != "manifest.json"
+    }
+    assert manifest["files"] == found
+    assert sorted(found) == [
+        "frame_encoder/frame_encoder.json",
+        "frame_encoder/frame_encoder.onnx",
+        *(f"graphs/{name}.onnx" for name in sorted(GRAPHS)),
+        "reports/export.json",
+        "reports/export.md",
+        "tokenizer.json",
+    ]
+    assert manifest["geometry"] == dataclasses.asdict(GEOMETRY)
+    # In the order in which a video passes them, in the report as well.
+    batches = [("frames", 32), *((name, MAX_BATCH) for name in GRAPHS)]
+    assert [(name, graph["max_batch"]) for name, graph in manifest["graphs"].items()] == batches
+    assert [(graph["name"], graph["max_batch"]) for graph in exported.report["graphs"]] == batches
+
+
+def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> None:
+    for name in ("tokenizer.json", "frame_encoder/frame_encoder.onnx", "frame_encoder/frame_encoder.json"):
+        assert (exported.bundle / name).read_bytes() == (exported.checkpoint / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [
+        ("cross_modal", {"Attention": 2, "LayerNormalization": 7, "Gelu": 2}),
+        ("temporal", {"Attention": 1, "LayerNormalization": 4, "Gelu": 1}),
+        ("query", {"Attention": 3, "LayerNormalization": 8, "Gelu": 2}),
+    ],
+)
+def test_graphs_are_valid_onnx_of_the_standard_alone_with_fused_operators(
+    exported: Exported, name: str, fused: dict[str, int]
+) -> None:
+    path = exported.bundle / "graphs" / f"{name}.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    graph = onnx.load(str(path))
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 23)]
+    assert not graph.functions
+    counts = Counter(node.op_type for node in graph.graph.node)
+    assert {operator: counts[operator] for operator in fused} == fused
+    assert counts["Softmax"] == (1 if name == "query" else 0)
+    manifest = json.loads((exported.bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["graphs"][name]["fused"] == fused
+    reported = next(graph for graph in exported.report["graphs"] if graph["name"] == name)
+    assert reported["fused"] == reported["expected"] == fused
+    assert reported["operators"] == counts
+
+
+def test_graphs_say_nothing_about_the_machine_that_exported_them(exported: Exported) -> None:
+    for name in GRAPHS:
+        data = (exported.bundle / "graphs" / f"{name}.onnx").read_bytes()
+        for path in (Path(__file__).parents[2], Path(torch.__file__).parent, exported.checkpoint):
+            assert str(path).encode() not in data
+
+
+def test_the_report_has_every_case_of_the_grid_with_its_errors(exported: Exported) -> None:
+    assert exported.report == json.loads((exported.bundle / "reports" / "export.json").read_text(encoding="utf-8"))
+    cases = exported.report["cases"]
+    names = {(case["graph"], case["case"]) for case in cases}
+    for graph in GRAPHS:
+        assert {(graph, "batch of one"), (graph, "maximal batch"), (graph, "empty tail row")} <= names
+    assert ("cross_modal", "one-token segment") in names
+    assert ("cross_modal + temporal", "one-frame video") in names
+    assert {case["batch"] for case in cases if case["case"] == "maximal batch"} == {MAX_BATCH}
+    for case in cases:
+        assert case["passed"]
+        assert 0 <= case["mean_error"] <= case["max_error"] <= 1e-4 * case["scale"]
+        assert case["cosine"] == pytest.approx(1, abs=1e-6)
+    text = (exported.bundle / "reports" / "export.md").read_text(encoding="utf-8")
+    assert text.count("| ok |") == len(cases)
+    assert set(exported.report["tools"]) >= {"torch", "onnx", "onnxruntime"}
+
+
+def test_the_stages_are_told_on_standard_error(exported: Exported) -> None:
+    for stage in ("Reading the checkpoint", *(f"Exporting {name}" for name in GRAPHS), "Comparing the whole path"):
+        assert stage in exported.stages
+
+
+def test_a_second_export_gives_the_same_bytes(exported: Exported, model: HeroModel, tmp_path: Path) -> None:
+    graph = next(graph for graph in model_graphs(model, GEOMETRY) if graph.name == "temporal")
+    export_graph(graph, tmp_path / "temporal.onnx")
+    assert (tmp_path / "temporal.onnx").read_bytes() == (exported.bundle / graph.file).read_bytes()
