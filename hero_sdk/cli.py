@@ -26,19 +26,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Bundle = Annotated[Path | None, typer.Option("--bundle", help="Run this bundle in the process.")]
-Url = Annotated[str | None, typer.Option("--url", help="Use a Triton server: grpc://HOST:8001.")]
-CorpusFolder = Annotated[Path, typer.Option("--corpus", help="Folder of the corpus.")]
+Bundle = Annotated[Path | None, typer.Option(envvar="HERO_BUNDLE", help="Run this bundle in the process.")]
+Url = Annotated[str | None, typer.Option(envvar="HERO_URL", help="Use a Triton server: grpc://HOST:8001.")]
+CorpusFolder = Annotated[Path, typer.Option(envvar="HERO_CORPUS", help="Folder of the corpus.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
 
 def main() -> None:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, "hero")
 
 
 @app.command()
 def index(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder with videos, at any depth.")],
     corpus: CorpusFolder,
     bundle: Bundle = None,
@@ -64,8 +65,8 @@ def index(
         )
     if subtitles is not None and not subtitles.is_dir():
         raise InputError(f"{subtitles} is not a folder; expected the folder that holds the subtitle files.")
-    ids = {path: path.relative_to(folder).as_posix().encode("utf-8", "replace").decode() for path in videos}
-    with _hero(bundle, url) as hero:
+    ids = {path: _video_id(path, folder) for path in videos}
+    with _hero(context, bundle, url) as hero:
         target = hero.corpus(corpus)
         known = set() if replace else set(target.video_ids())
         todo = [path for path in videos if ids[path] not in known]
@@ -89,6 +90,7 @@ def index(
 
 @app.command()
 def search(
+    context: typer.Context,
     text: Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")],
     corpus: CorpusFolder,
     bundle: Bundle = None,
@@ -99,7 +101,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the moments that a sentence describes."""
-    with _hero(bundle, url) as hero:
+    with _hero(context, bundle, url) as hero:
         moments = hero.corpus(corpus, create=False).search(text, top_k, videos=video or None, exact=exact)
     if as_json:
         print_json([dataclasses.asdict(moment) for moment in moments])
@@ -135,13 +137,13 @@ def remove(
     video_ids: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Ids, as `hero videos` lists them.")],
     corpus: CorpusFolder,
 ) -> None:
-    """Remove videos from a corpus; the video files stay."""
+    """Remove videos from a corpus, all or none; the video files stay."""
     from hero_sdk.corpus.table import VideoTable
 
     table = VideoTable.open(corpus)
-    for video_id in video_ids:
-        table.delete(video_id)
-    typer.echo(f"{len(video_ids)} removed; {corpus} has {table.count()} videos.", err=True)
+    chosen = sorted(set(video_ids))
+    table.delete(chosen)
+    typer.echo(f"{len(chosen)} removed; {corpus} has {table.count()} videos.", err=True)
 
 
 @app.command()
@@ -217,14 +219,31 @@ def serve(
 
 
 @contextmanager
-def _hero(bundle: Path | None, url: str | None) -> Iterator[Hero]:
+def _hero(context: typer.Context, bundle: Path | None, url: str | None) -> Iterator[Hero]:
     from hero_sdk.errors import InputError
     from hero_sdk.hero import connect, load
 
+    typed = {name: _is_typed(context, name) for name in ("bundle", "url")}
+    if any(typed.values()):  # what the environment says is the default
+        bundle, url = bundle if typed["bundle"] else None, url if typed["url"] else None
     if (bundle is None) == (url is None):
-        raise InputError("Name one of --bundle FOLDER (run in this process) and --url grpc://HOST:8001 (use a server).")
+        found = "Neither a bundle nor a server is named" if bundle is None else "Both a bundle and a server are named"
+        raise InputError(
+            f"{found}; expected one: --bundle FOLDER (or HERO_BUNDLE) to run in this process, "
+            "or --url grpc://HOST:8001 (or HERO_URL) to use a server."
+        )
     with load(bundle) if bundle is not None else connect(str(url)) as hero:
         yield hero
+
+
+def _is_typed(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _video_id(video: Path, folder: Path) -> str:
+    """The path below the folder; bytes of a name that are no Unicode are written out, so that two names stay two ids."""
+    return video.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _manifest(source: str) -> Manifest:

@@ -19,7 +19,7 @@ from hero_sdk.manifest import CROSS_MODAL_GRAPH, FRAME_GRAPH, QUERY_GRAPH, TEMPO
 from hero_sdk.media import embedded_subtitles, iterate_clip_frames
 from hero_sdk.moments import make_moments
 from hero_sdk.rows import pack_queries, pack_videos
-from hero_sdk.spans import search_spans
+from hero_sdk.spans import search_spans, video_similarity
 from hero_sdk.subtitles import read_subtitles, sort_subtitles
 from hero_sdk.tokens import TextTokenizer
 from hero_sdk.types import EncodedVideo, FloatArray, Moment, Query, Subtitle
@@ -66,7 +66,11 @@ class Hero:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._tokenizer = TextTokenizer(engine.tokenizer_json)
+        try:
+            self._tokenizer = TextTokenizer(engine.tokenizer_json)
+        except BaseException:
+            engine.close()
+            raise
 
     @property
     def manifest(self) -> Manifest:
@@ -114,6 +118,23 @@ class Hero:
         token_ids, segment_ids = pack_queries(tokens, limit)
         output = self._run(QUERY_GRAPH, {"token_ids": token_ids, "segment_ids": segment_ids})
         return [Query(*parts) for parts in zip(texts, output["query_vector"], output["span_vector"], strict=True)]
+
+    def as_query(self, query: str | Query) -> Query:
+        """Encode a sentence; one that was encoded before is checked and comes back as it is.
+
+        Raises:
+            InputError: as ``encode_query``, or vectors of another width than the model's.
+        """
+        if not isinstance(query, Query):
+            return self.encode_query(query)
+        width = self.manifest.model.hidden_size
+        for name, vector in (("vector", query.vector), ("span vector", query.span_vector)):
+            if np.shape(vector) != (width,):
+                raise InputError(
+                    f"The {name} of the query {query.text!r} has the shape {np.shape(vector)}; the bundle's have ({width},). "
+                    "Encode the sentence with this bundle."
+                )
+        return query
 
     def read_video(self, video: str | os.PathLike[str], subtitles: SubtitleSource = None) -> VideoFeatures:
         """Decode a video and encode its frames, without looking at subtitles and frames together yet.
@@ -190,12 +211,35 @@ class Hero:
 
         Returns:
             Best first, with an empty ``video_id``.
+
+        Raises:
+            InputError: an empty sentence, or a sentence or video that another bundle encoded and whose width shows it.
         """
         check_top_k(top_k)
-        encoded = query if isinstance(query, Query) else self.encode_query(query)
+        encoded = self.as_query(query)
         clips = video.clip_embeddings
+        width = self.manifest.model.hidden_size
+        if np.ndim(clips) != 2 or np.shape(clips)[1] != width:
+            raise InputError(
+                f"The video has clip embeddings of shape {np.shape(clips)}; the bundle's have (clips, {width}). "
+                "Encode the video with this bundle."
+            )
         spans = search_spans(encoded.vector, encoded.span_vector, clips, [len(clips)], self.manifest.moment, top_k)
         return make_moments(spans, lambda number: ("", video))
+
+    def relevance(self, query: str | Query, video: EncodedVideo) -> FloatArray:
+        """How well each clip of a video fits a sentence: the curve that a user sees under a player.
+
+        Args:
+            query: a sentence, or one that was encoded.
+            video: from ``encode_video`` or ``encode_features``.
+
+        Returns:
+            (clips,) float32, cosines in [-1, 1]; the maximum is the similarity of the video.
+        """
+        encoded = query if isinstance(query, Query) else self.encode_query(query)
+        clips = video.clip_embeddings
+        return video_similarity(encoded.vector, clips, np.ones(len(clips), dtype=np.int64))
 
     def corpus(self, path: str | os.PathLike[str], create: bool = True) -> Corpus:
         """Open the corpus in a folder.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from hero_sdk.errors import BundleError
+from hero_sdk.errors import BundleError, InputError
 from hero_sdk.rows import RowGeometry
 
 FORMAT_VERSION = 1
@@ -187,7 +187,10 @@ def _build(kind: type[T], content: object, where: str) -> T:
             values[name] = _convert(hints[name], content[name], f"{where}: {name}")
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise BundleError(f"{where} has no entry '{name}'. Export the bundle again.")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise BundleError(f"{where} does not fit: {error}") from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -228,7 +231,11 @@ def read_bundle(bundle: Path | str) -> Manifest:
     path = bundle / MANIFEST_FILE
     if not path.is_file():
         raise BundleError(f"{bundle} has no {MANIFEST_FILE}; expected a bundle that `hero-export onnx` wrote.")
-    manifest = Manifest.from_json(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} is not JSON ({error}). Copy the bundle again, or export it again.") from error
+    manifest = Manifest.from_json(text, str(path))
     for name, expected in manifest.files.items():
         file = bundle / name
         if not file.resolve().is_relative_to(bundle.resolve()):

@@ -158,8 +158,8 @@ class PackedVideos:
         temporal: rows of stage 2.
         regrouping: from the one to the other.
         videos: where each video lies in ``temporal``.
-        segments: where each segment of each video lies in ``cross_modal`` (one span per piece, frames first), or None
-            for a segment that was left out because it owns no frame.
+        segments: where each segment of each video lies in ``cross_modal``, frames first: the last piece of one that was cut into
+            several, and None for one that was left out because it owns no frame.
         cut_tokens: how many tokens did not fit their row and were cut.
     """
 
@@ -206,7 +206,7 @@ def _pieces(segment: Segment, geometry: RowGeometry) -> tuple[list[Segment], int
 
     Returns the pieces and the number of tokens that were cut.
     """
-    limit = min(geometry.frames, geometry.slots - 1) if len(segment.tokens) else geometry.frames
+    limit = max(1, min(geometry.frames, geometry.slots - 1)) if len(segment.tokens) else geometry.frames
     starts = range(0, max(len(segment.frames), 1), limit)
     pieces = []
     cut = 0

@@ -31,6 +31,7 @@ LIBRARIES = (
 )
 MARKER_FILE = "hero-triton.json"
 INSTALL_SECONDS = 900
+PROBE_SECONDS = 60
 
 # Runs in the environment's own interpreter. The stub of the Python backend links to libpython, which a Python may have built in
 # instead (conda's, Debian's without libpython3.x); loading the library is the one sure way to know.
@@ -171,11 +172,13 @@ def _run(command: list[str]) -> None:
 def _inspect(python: Path) -> ServerEnvironment:
     """Ask an interpreter for what the server needs, and check that it is all there."""
     command = [str(python), "-I", "-c", PROBE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    advice = "Make the environment again: python -m hero_sdk.serve --setup"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"{python} does not run ({error}). {advice}") from error
     if done.returncode != 0:
-        raise ServerError(
-            f"{python} does not run ({done.stderr.strip()[-500:]}). Make the environment again: python -m hero_sdk.serve --setup"
-        )
+        raise ServerError(f"{python} does not run ({done.stderr.strip()[-500:]}). {advice}")
     found = json.loads(done.stdout)
     if missing := [name for name in ("pytriton", "onnxruntime", "numpy") if found[name] is None]:
         raise MissingPackageError(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hero_sdk.command import without_controls
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -29,15 +31,10 @@ def format_time(seconds: float) -> str:
 
 
 def printable(text: str) -> Text:
-    """Text without markup; control characters, with which a file name or a subtitle could steer a terminal, are marked."""
+    """A line of text without markup and without control characters."""
     from rich.text import Text
 
-    return Text(
-        "".join(
-            letter if letter.isprintable() else " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
-            for letter in text
-        )
-    )
+    return Text(without_controls(text))
 
 
 def make_table(*columns: str) -> Table:
@@ -61,8 +58,8 @@ def print_tables(*tables: Table) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print on standard output, indented."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print on standard output, indented; in ASCII, which every pipe and terminal takes."""
+    typer.echo(json.dumps(value, indent=2))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Moment:
         video_id: the id under which the video was added to the corpus.
         start: where the moment begins, in seconds.
         end: where it ends, in seconds.
-        score: probability of the span times the (scaled) similarity of the video, in (0, 1]; comparable within one query.
+        score: probability of the span times the (scaled) similarity of the video, in [0, 1]; comparable within one corpus.
         subtitle: what is said during the moment, subtitles joined by a space; empty when nothing is.
     """
 

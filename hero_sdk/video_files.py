@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hero_sdk.errors import InputError
+from hero_sdk.errors import InputError, SubtitleError
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -44,6 +44,9 @@ def find_sidecar(video: Path | str, folder: Path | str | None = None) -> Path | 
 
     Returns:
         The file, or None when there is none.
+
+    Raises:
+        SubtitleError: a folder that cannot be read, so that nobody knows.
     """
     video = Path(video)
     parent = video.absolute().parent
@@ -51,10 +54,15 @@ def find_sidecar(video: Path | str, folder: Path | str | None = None) -> Path | 
     for place in folders:
         if not place.is_dir():
             continue
+        try:
+            files = sorted(place.iterdir())
+        except OSError as error:
+            raise SubtitleError(
+                f"The folder {place} cannot be searched for subtitles ({error}). Check its permissions, or say which subtitles "
+                "to use."
+            ) from error
         # Suffixes are compared in lower case, so that EPISODE.SRT is found where file names are case-sensitive.
-        found = {
-            file.suffix.lower(): file for file in sorted(place.iterdir()) if file.stem == video.stem and file.is_file()
-        }
+        found = {file.suffix.lower(): file for file in files if file.stem == video.stem and file.is_file()}
         for suffix in SUBTITLE_SUFFIXES:
             if suffix in found:
                 return found[suffix]

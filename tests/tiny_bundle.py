@@ -34,6 +34,9 @@ GEOMETRY = RowGeometry(slots=16, frames=8, temporal_slots=16, query_tokens=10)
 FEATURES, HIDDEN, IMAGE = 6, 4, 8
 MAX_BATCH = 4
 
+PIXEL = 1 / 255
+"""Features are mean colours; without this, scores of moments would be powers of ten too small to compare."""
+
 INTEGERS = ("frame_index", "token_ids", "position_ids", "segment_ids")
 
 
@@ -104,7 +107,7 @@ def _graphs(rng: np.random.Generator) -> dict[str, Built]:
     table = cross_modal.input("frame_features", "float32", (GEOMETRY.frames, FEATURES))
     integers = [cross_modal.input(name, "int32", (slots,)) for name in INTEGERS]
     pooled = cross_modal.node("ReduceMean", table, cross_modal.constant(np.array([1])), keepdims=1)
-    hidden = cross_modal.node("MatMul", pooled, cross_modal.weights(FEATURES, HIDDEN))
+    hidden = cross_modal.node("MatMul", pooled, cross_modal.weights(FEATURES, HIDDEN, scale=PIXEL))
     for number in integers:
         hidden = cross_modal.node("Add", hidden, cross_modal.looked_up(number))
     cross_modal.output("hidden", hidden, (slots, HIDDEN))
@@ -113,7 +116,7 @@ def _graphs(rng: np.random.Generator) -> dict[str, Built]:
     features = clips.input("frame_features", "float32", (temporal, FEATURES))
     integers = [clips.input(name, "int32", (temporal,)) for name in INTEGERS[2:]]
     matched = clips.input("matched", "float32", (temporal, HIDDEN))
-    hidden = clips.node("Add", clips.node("MatMul", features, clips.weights(FEATURES, HIDDEN)), matched)
+    hidden = clips.node("Add", clips.node("MatMul", features, clips.weights(FEATURES, HIDDEN, scale=PIXEL)), matched)
     for number in integers:
         hidden = clips.node("Add", hidden, clips.looked_up(number))
     clips.output("clip_embeddings", hidden, (temporal, HIDDEN))
@@ -150,8 +153,8 @@ class _Graph:
         self._initializers.append(numpy_helper.from_array(array, name))
         return name
 
-    def weights(self, *shape: int) -> str:
-        return self.constant(self._rng.standard_normal(shape, dtype=np.float32))
+    def weights(self, *shape: int, scale: float = 1.0) -> str:
+        return self.constant(self._rng.standard_normal(shape, dtype=np.float32) * np.float32(scale))
 
     def node(self, operator: str, *inputs: str, **attributes: object) -> str:
         name = f"value_{len(self._nodes)}"
@@ -163,7 +166,8 @@ class _Graph:
 
     def looked_up(self, value: str) -> str:
         """Rows of a random table; an id beyond the vocabulary makes the run fail, as in a real embedding."""
-        return self.node("Gather", self.weights(VOCABULARY, HIDDEN), value, axis=0)
+        rows = VOCABULARY if value == "token_ids" else GEOMETRY.slots
+        return self.node("Gather", self.weights(rows, HIDDEN), value, axis=0)
 
     def build(self) -> Built:
         graph = helper.make_graph(

@@ -41,7 +41,8 @@ class AddResult:
 class Corpus:
     """Embedded videos in a folder, made by ``Hero.corpus``.
 
-    One process or thread may write while others read; each read sees what was committed last.
+    Several processes may have it open: each read sees what was committed last, and each write is one commit. Within one
+    process threads may search at the same time, and one thread at a time may write through one object.
 
     Args:
         hero: what encodes videos and sentences.
@@ -124,7 +125,7 @@ class Corpus:
 
         Args:
             videos: video, subtitles and id of each, as in ``add``.
-            replace: replace videos whose id is there already.
+            replace: replace videos whose id is there already. The second of two that have the same id here fails nevertheless.
             report: called with each result as soon as it is known.
 
         Returns:
@@ -142,14 +143,20 @@ class Corpus:
                 report(results[-1])
 
         waiting: list[tuple[str, str, VideoFeatures]] = []
+        taken: set[str] = set()
         for video, subtitles, given in videos:
             source = os.fspath(video)
             video_id = Path(source).stem if given is None else given
             try:
                 check_video_id(video_id)
+                if video_id in taken:
+                    raise InputError(
+                        f"Two of these videos have the id {video_id!r}. Pass another video_id for one of them."
+                    )
                 if not replace and video_id in self:
                     raise self._table.already_there(video_id)
                 waiting.append((video_id, source, self._hero.read_video(source, subtitles)))
+                taken.add(video_id)
             except (InputError, EngineError) as error:
                 _raise_if_general(error)
                 finish(video_id, source, error)
@@ -179,7 +186,7 @@ class Corpus:
         Raises:
             InputError: there is none with this id.
         """
-        self._table.delete(video_id)
+        self._table.delete([video_id])
 
     def search(
         self, text: str | Query, top_k: int = 10, *, videos: Iterable[str] | None = None, exact: bool = False
@@ -202,7 +209,7 @@ class Corpus:
             InputError: an empty sentence, or an id that is not in the corpus.
         """
         check_top_k(top_k)
-        query = self._encoded(text)
+        query = self._hero.as_query(text)
         candidates = self._candidates(query.vector, VIDEO_LIMIT, videos, exact)
         if candidates is None:
             return []
@@ -219,7 +226,7 @@ class Corpus:
     def search_videos(self, text: str | Query, top_k: int = 10, *, exact: bool = False) -> list[VideoHit]:
         """Find the videos that a sentence describes, by the cosine of their best clip; arguments as in ``search``."""
         check_top_k(top_k)
-        query = self._encoded(text)
+        query = self._hero.as_query(text)
         candidates = self._candidates(query.vector, max(top_k, VIDEO_LIMIT), None, exact)
         if candidates is None:
             return []
@@ -255,18 +262,16 @@ class Corpus:
             else:
                 finish(video_id, source, None)
 
-    def _encoded(self, text: str | Query) -> Query:
-        return text if isinstance(text, Query) else self._hero.encode_query(text)
-
     def _candidates(
         self, vector: FloatArray, limit: int, videos: Iterable[str] | None, exact: bool
     ) -> Candidates | None:
         """The ``limit`` most similar videos, sorted by id so that ties never depend on the order of the files."""
         if isinstance(videos, str):
             raise InputError(f"videos is the string {videos!r}; expected a list of ids.")
-        wanted = None if videos is None else sorted(set(videos))
-        for video_id in wanted or ():
+        chosen = None if videos is None else set(videos)
+        for video_id in chosen or ():
             check_video_id(video_id)
+        wanted = None if chosen is None else sorted(chosen)
         best = Shortlist(vector, limit)
         if wanted is None and not exact:
             best.add(self._table.nearest(vector, int(limit * OVERSAMPLING)))
@@ -276,10 +281,7 @@ class Corpus:
             missing.difference_update(part.video_ids)
             best.add(part)
         if missing:
-            raise InputError(
-                f"The corpus {self.path} has no video {', '.join(map(repr, sorted(missing)[:5]))}"
-                f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}. `hero videos` lists the ids."
-            )
+            raise self._table.not_there(missing)
         return best.result()
 
 

