@@ -54,16 +54,28 @@ def find_sidecar(video: Path | str, folder: Path | str | None = None) -> Path | 
     for place in folders:
         if not place.is_dir():
             continue
-        try:
-            files = sorted(place.iterdir())
-        except OSError as error:
-            raise SubtitleError(
-                f"The folder {place} cannot be searched for subtitles ({error}). Check its permissions, or say which subtitles "
-                "to use."
-            ) from error
-        # Suffixes are compared in lower case, so that EPISODE.SRT is found where file names are case-sensitive.
-        found = {file.suffix.lower(): file for file in files if file.stem == video.stem and file.is_file()}
-        for suffix in SUBTITLE_SUFFIXES:
-            if suffix in found:
-                return found[suffix]
+        if (file := subtitle_files(place).get(video.stem)) is not None:
+            return file
     return None
+
+
+def subtitle_files(folder: Path | str) -> dict[str, Path]:
+    """The subtitle files of a folder by their names without suffix, .srt before .vtt.
+
+    Raises:
+        SubtitleError: a folder that cannot be read.
+    """
+    try:
+        files = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise SubtitleError(
+            f"The folder {folder} cannot be searched for subtitles ({error}). Check its permissions, or say which subtitles "
+            "to use."
+        ) from error
+    # Suffixes are compared in lower case, so that EPISODE.SRT is found where file names are case-sensitive.
+    found: dict[str, Path] = {}
+    for suffix in SUBTITLE_SUFFIXES:
+        for file in files:
+            if file.suffix.lower() == suffix and file.is_file():
+                found.setdefault(file.stem, file)
+    return found

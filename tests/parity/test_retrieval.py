@@ -161,7 +161,7 @@ def test_paired_and_cross_scores(vcmr: dict[str, Any], vcmr_model: HeroModel) ->
     batch = OracleBatch(vcmr["batch"])
     clips = authors_layout(vcmr_model, batch)
     queries = vcmr_model.encode_queries(*batch.queries())
-    similarity = vcmr_model.moment.video_similarity(queries.vector, clips, batch.frame_mask)
+    similarity = vcmr_model.moment.clip_similarity(queries.vector, clips, batch.frame_mask).amax(dim=-1)
     start, end = authors_span_logits(vcmr_model, queries.span_vector, clips, batch.frame_mask)
     own = (torch.arange(len(start)), batch.raw["q_vidx"])
     for name, actual in {"q2video_scores": similarity, "st_logits": start, "ed_logits": end}.items():
@@ -175,7 +175,7 @@ def test_video_retrieval_scores_and_losses(vr: dict[str, Any], vr_model: HeroMod
     batch = OracleBatch(dump["batch"])
     packed = batch.pack(PACKED)
     clips, mask = vr_model.unpack(packed, vr_model.encode_videos(packed))
-    similarity = vr_model.moment.video_similarity(vr_model.encode_queries(*batch.queries()).vector, clips, mask)
+    similarity = vr_model.moment.clip_similarity(vr_model.encode_queries(*batch.queries()).vector, clips, mask).amax(dim=-1)
     against_videos, against_queries = ranking_losses(similarity, dump["batch"]["q_vidx"], settings)
     assert_close(similarity, dump["q2video_scores"], LOGIT)
     assert_close(settings.video_weight * against_videos, dump["eval_loss"][0], LOGIT)
@@ -188,7 +188,7 @@ def test_a_video_alone_gets_what_it_gets_in_a_batch(vcmr: dict[str, Any], vcmr_m
     packed = batch.pack(PACKED)
     queries = vcmr_model.encode_queries(*batch.queries())
     clips, mask = vcmr_model.unpack(packed, vcmr_model.encode_videos(packed))
-    similarity = vcmr_model.moment.video_similarity(queries.vector, clips, mask)
+    similarity = vcmr_model.moment.clip_similarity(queries.vector, clips, mask).amax(dim=-1)
     start, end = vcmr_model.moment.span_logits(queries.span_vector, clips, mask)
     query_of = {int(video): query for query, video in enumerate(batch.raw["q_vidx"])}
     depends = 0.0
@@ -265,10 +265,10 @@ def test_training_losses_and_every_gradient(vcmr: dict[str, Any]) -> None:
     batch = OracleBatch(vcmr["batch"])
     clips = authors_layout(model, batch)
     queries = model.encode_queries(*batch.queries())
-    similarity = model.moment.video_similarity(queries.vector, clips, batch.frame_mask)
+    cosine = model.moment.clip_similarity(queries.vector, clips, batch.frame_mask)
     start, end = authors_span_logits(model, queries.span_vector, clips, batch.frame_mask)
     own = (torch.arange(len(start)), batch.raw["q_vidx"])
-    loss = retrieval_loss(similarity, start[own], end[own], batch.raw["targets"], batch.raw["q_vidx"], settings)
+    loss = retrieval_loss(cosine, start[own], end[own], batch.raw["targets"], batch.raw["q_vidx"], settings)
     for actual, expected in zip((loss.span, loss.video, loss.query), vcmr["train_loss_raw"], strict=True):
         assert_close(actual, expected.squeeze(), LOGIT)
     assert_close(loss.total, vcmr["train_loss"].squeeze(), LOGIT)

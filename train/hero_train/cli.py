@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hero_sdk.command import run_app
+from hero_sdk.terminal import make_table, print_tables
 
 if TYPE_CHECKING:
     from hero_train.evaluate import RetrievalEvaluation
+
+HEADLINE = {
+    "VR/R@1": "VR R@1",
+    "VR/R@5": "R@5",
+    "SVMR/R@1/IoU=0.5": "SVMR R@1 .5",
+    "SVMR/R@1/IoU=0.7": "R@1 .7",
+    "VCMR/R@1/IoU=0.5": "VCMR R@1 .5",
+    "VCMR/R@1/IoU=0.7": "R@1 .7",
+    "VCMR/R@10/IoU=0.7": "R@10 .7",
+}
+"""Headings of the metrics that a run prints; .5 and .7 are the temporal IoU."""
 
 app = typer.Typer(help="Train a HERO and evaluate it.", no_args_is_help=True, add_completion=False)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, "hero-train")
 
 
 @app.callback()
@@ -33,10 +45,14 @@ def run(
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")] = False,
 ) -> None:
     """Train by a configuration file and evaluate on its splits."""
+    from accelerate import PartialState
+
     from hero_train.recipes import vcmr
     from hero_train.run_config import load_run_config
 
     result = vcmr.run(load_run_config(config, override), resume=resume)
+    if not PartialState().is_main_process:
+        return
     for split, evaluation in result.evaluations.items():
         show(split, evaluation)
     typer.echo(f"The checkpoint is {result.checkpoint}.")
@@ -77,25 +93,11 @@ def import_official(
 
 def show(split: str, evaluation: RetrievalEvaluation) -> None:
     """Print the headline metrics of a split, by query type, beside chance."""
-    from rich.console import Console
-    from rich.table import Table
-
-    names = [
-        "VR/R@1",
-        "VR/R@5",
-        "SVMR/R@1/IoU=0.5",
-        "SVMR/R@1/IoU=0.7",
-        "VCMR/R@1/IoU=0.5",
-        "VCMR/R@1/IoU=0.7",
-        "VCMR/R@10/IoU=0.7",
-    ]
-    table = Table(title=f"{split}: {evaluation.queries} queries, {evaluation.videos} videos")
-    table.add_column("queries")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = make_table("queries", *HEADLINE.values())
+    table.title = f"{split}: {evaluation.queries} queries, {evaluation.videos} videos; recall in percent"
     for kind, values in [*evaluation.metrics.items(), ("chance", evaluation.chance)]:
-        table.add_row(kind, *(f"{values[name]:.3f}" for name in names))
-    Console(width=120).print(table)
+        table.add_row(kind, *(f"{100 * values[name]:.1f}" for name in HEADLINE))
+    print_tables(table)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class HeroConfig:
     max_span_clips: int = 16
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field.name, str(field.type), getattr(self, field.name))
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
@@ -68,18 +71,22 @@ class HeroConfig:
             raise ConfigError(
                 f"clip_limit {self.clip_limit} exceeds temporal_positions {self.temporal_positions}; every clip needs a position."
             )
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("hidden_dropout", "attention_dropout", "subtitle_context") and value <= 0:
-                raise ConfigError(f"{field.name} is {value}; it must be positive.")
+        if self.min_span_clips > self.max_span_clips:
+            raise ConfigError(
+                f"min_span_clips {self.min_span_clips} exceeds max_span_clips {self.max_span_clips}; no moment is that long."
+            )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], origin: str = CONFIG_FILE) -> HeroConfig:
+    def from_dict(cls, values: Any, origin: str = CONFIG_FILE) -> HeroConfig:
         """Make a configuration from parsed JSON or YAML.
 
         Raises:
-            ConfigError: an entry that no HERO has, or a value that does not fit.
+            ConfigError: no object, an entry that no HERO has, or a value that does not fit.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{origin} holds a {type(values).__name__}; expected an object with the entries of a HERO."
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(f"{origin} has unknown entries {unknown}; a HERO has {sorted(known)}.")
@@ -87,7 +94,11 @@ class HeroConfig:
 
     @classmethod
     def load(cls, folder: Path) -> HeroConfig:
-        """Read ``config.json`` of a checkpoint folder."""
+        """Read ``config.json`` of a checkpoint folder.
+
+        Raises:
+            ConfigError: no such file, not JSON, or as ``from_dict``.
+        """
         path = folder / CONFIG_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -95,10 +106,26 @@ class HeroConfig:
             raise ConfigError(
                 f"{folder} has no {CONFIG_FILE}; expected a checkpoint that save_pretrained wrote."
             ) from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not JSON ({error}).") from error
         return cls.from_dict(values, str(path))
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` into a folder."""
         (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def _check(name: str, kind: str, value: object) -> None:
+    """Refuse a value of another type than its field, or out of the field's range."""
+    numeric = isinstance(value, int if kind == "int" else int | float) and not isinstance(value, bool)
+    if not numeric:
+        raise ConfigError(f"{name} is {value!r}; expected a number of type {kind}.")
+    assert isinstance(value, int | float)
+    if name.endswith("_dropout"):
+        fits, expected = 0 <= value < 1, "at least 0 and less than 1"
+    elif name == "subtitle_context":
+        fits, expected = value >= 0, "0 or more"
+    else:
+        fits, expected = 0 < value < math.inf, "positive"
+    if not fits:
+        raise ConfigError(f"{name} is {value}; it must be {expected}.")

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 IGNORED_TARGET = -1
 
+MASKED_LOGIT = -1e4
+"""Instead of minus infinity, which has no gradient where everything is masked."""
+
 
 @dataclass(frozen=True)
 class RetrievalLossConfig:
@@ -20,18 +23,22 @@ class RetrievalLossConfig:
         span_weight: of the cross-entropy of start and end.
         video_weight: of each query against negative videos.
         query_weight: of each video against negative queries.
+        clip_weight: of each of the moment's clips against all clips of the batch, a cross-entropy at ``scale``. Not the paper's:
+            its ranking looks at the best clip of a video only, whichever that is, and from random weights it takes very long to
+            find the right one.
         ranking: "hinge" is max(0, margin + negative - positive); "lse" is log(1 + exp(negative - positive)); both are the
             paper's. "nce" is the cross-entropy of the positive among all negatives at ``scale``; from scratch it learns much
             faster, since it looks at the negatives that are wrong.
         margin: of the hinge, in cosine.
-        scale: on the cosines, for "nce"; 20 is also the scale at which search compares videos.
-        hard_negatives: None weighs all negatives alike; else the ``hard_pool`` highest-scoring ones of each positive count
-            ``hard_weight`` and the rest a tenth.
+        scale: on the cosines, for "nce" and clips; 20 is also the scale at which search compares videos.
+        hard_negatives: the ``hard_pool`` highest-scoring negatives of each positive count ``hard_weight`` and the rest a tenth,
+            instead of all alike; "nce" weighs by score anyway and takes no notice.
     """
 
     span_weight: float = 0.01
     video_weight: float = 8.0
     query_weight: float = 8.0
+    clip_weight: float = 0.0
     ranking: Literal["hinge", "lse", "nce"] = "hinge"
     margin: float = 0.1
     scale: float = 20.0
@@ -47,11 +54,12 @@ class RetrievalLoss:
     span: Tensor
     video: Tensor
     query: Tensor
+    clip: Tensor
 
     @property
     def total(self) -> Tensor:
         """What training minimises."""
-        return self.span + self.video + self.query
+        return self.span + self.video + self.query + self.clip
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, targets: Tensor) -> Tensor:
@@ -99,39 +107,68 @@ def _against(positive: Tensor, scores: Tensor, negative: Tensor, config: Retriev
     gap = scores - positive
     if config.ranking == "nce":
         # -log softmax of the positive: log(1 + sum of exp(gap)).
-        return F.softplus((config.scale * gap).masked_fill(~negative, -torch.inf).logsumexp(dim=1))
+        return F.softplus((config.scale * gap).masked_fill(~negative, MASKED_LOGIT).logsumexp(dim=1))
     loss = F.relu(config.margin + gap) if config.ranking == "hinge" else F.softplus(gap)
     if config.hard_negatives:
         order = scores.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True)
         rank = order.argsort(dim=1)
         loss = loss * torch.where(rank < config.hard_pool, config.hard_weight, 0.1)
-    return (loss * negative).sum(dim=1) / negative.sum(dim=1)
+    return (loss * negative).sum(dim=1) / negative.sum(dim=1).clamp(min=1)
+
+
+def clip_loss(cosine: Tensor, targets: Tensor, query_video: Tensor, scale: float) -> Tensor:
+    """Cross-entropy of each of a moment's clips among all clips of the batch, the mean over the moment.
+
+    Args:
+        cosine: (Q, V, L) of every query with every clip, very negative beyond a video's end.
+        targets, query_video: as for ``retrieval_loss``.
+        scale: on the cosines.
+
+    Returns:
+        (Q,); zero for ignored targets.
+    """
+    logits = cosine * scale
+    place = torch.arange(cosine.shape[2], device=cosine.device)
+    within = (place >= targets[:, :1]) & (place <= targets[:, 1:])
+    own = logits[torch.arange(len(logits), device=logits.device), query_video]
+    positive = (own * within).sum(dim=1) / within.sum(dim=1).clamp(min=1)
+    known = (targets != IGNORED_TARGET).all(dim=1)
+    return (logits.flatten(1).logsumexp(dim=1) - positive).where(known, 0.0)
 
 
 def retrieval_loss(
-    similarity: Tensor,
+    cosine: Tensor,
     start_logits: Tensor | None,
     end_logits: Tensor | None,
     targets: Tensor,
     query_video: Tensor,
     config: RetrievalLossConfig,
+    marked: Tensor | None = None,
 ) -> RetrievalLoss:
     """The loss of VSM and VCMR on a batch.
 
     Args:
-        similarity: (Q, V).
+        cosine: (Q, V, L) of every query with every clip, very negative beyond a video's end.
         start_logits, end_logits: (Q, L) of each query in its own video, or None to leave the span loss out of this step.
         targets: (Q, 2).
         query_video: (Q,).
         config: weights and shape.
+        marked: (Q,) bool, False where the targets are no moment that somebody marked, so that the span loss leaves them out;
+            None counts all.
     """
-    against_videos, against_queries = ranking_losses(similarity, query_video, config)
-    span = similarity.new_zeros(())
+    against_videos, against_queries = ranking_losses(cosine.amax(dim=-1), query_video, config)
+    known = (targets != IGNORED_TARGET).all(dim=1).sum().clamp(min=1)
+    span = clip = cosine.new_zeros(())
     if start_logits is not None and end_logits is not None:
-        known = (targets != IGNORED_TARGET).all(dim=1).sum().clamp(min=1)
-        span = span_loss(start_logits, end_logits, targets).sum() / known
+        spans = targets if marked is None else targets.where(marked[:, None], IGNORED_TARGET)
+        span = span_loss(start_logits, end_logits, spans).sum() / (spans != IGNORED_TARGET).all(dim=1).sum().clamp(
+            min=1
+        )
+    if config.clip_weight:
+        clip = clip_loss(cosine, targets, query_video, config.scale).sum() / known
     return RetrievalLoss(
         span=config.span_weight * span,
         video=config.video_weight * against_videos.mean(),
         query=config.query_weight * against_queries.mean(),
+        clip=config.clip_weight * clip,
     )

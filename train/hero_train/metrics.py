@@ -14,6 +14,14 @@ from hero_sdk.spans import temporal_iou
 RANKS = (1, 5, 10, 100)
 IOUS = (0.5, 0.7)
 
+METRICS = tuple(
+    sorted(
+        [f"VR/R@{rank}" for rank in RANKS]
+        + [f"{task}/R@{rank}/IoU={iou}" for task in ("SVMR", "VCMR") for rank in RANKS for iou in IOUS]
+    )
+)
+"""The names of what an evaluation measures."""
+
 
 @dataclass(frozen=True)
 class Prediction:

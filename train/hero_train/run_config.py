@@ -9,9 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from hero_sdk.rows import RowGeometry
+from hero_train.data.annotations import Rounding
 from hero_train.data.sampling import SamplingConfig
 from hero_train.errors import ConfigError
 from hero_train.losses import RetrievalLossConfig
+from hero_train.metrics import METRICS
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -28,6 +30,7 @@ class DataSection(_Section):
         subtitles: folder of ``<id>.srt`` or ``<id>.vtt``; None trains without text.
         train, validation, test: annotation files in the format of TVR (JSONL).
         features: folder that keeps extracted features between runs.
+        rounding: which clips a moment is trained to reach; see ``moment_clips``.
     """
 
     videos: Path
@@ -36,6 +39,7 @@ class DataSection(_Section):
     validation: Path | None = None
     test: Path | None = None
     features: Path
+    rounding: Rounding = "outward"
 
 
 class TokenizerSection(_Section):
@@ -110,6 +114,10 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _follows_from_the_data(self) -> RunConfig:
+        if self.best_metric not in METRICS:
+            raise ValueError(
+                f"best_metric is {self.best_metric!r}, which no evaluation has; expected one of {', '.join(METRICS)}"
+            )
         if derived := {"vocab_size", "feature_dim"} & set(self.model):
             raise ValueError(
                 f"model sets {sorted(derived)}, which follow from the tokenizer and the frame encoder; leave them out"
@@ -131,7 +139,7 @@ def load_run_config(path: Path, overrides: list[str] | None = None) -> RunConfig
         raise ConfigError(f"There is no configuration file {path}.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML ({error}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}; expected the sections of a run.")
@@ -155,19 +163,36 @@ def _apply(content: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"The override {override!r} goes through {section}, which is no section.")
-    node[entry] = yaml.safe_load(value)
+    try:
+        node[entry] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of the override {override!r} is not YAML ({error}).") from error
 
 
 def _resolve(config: RunConfig, base: Path) -> RunConfig:
     """Make relative paths count from the configuration file."""
     data = config.data.model_copy(
         update={
-            name: base / path for name in DataSection.model_fields if (path := getattr(config.data, name)) is not None
+            name: base / value
+            for name in DataSection.model_fields
+            if isinstance(value := getattr(config.data, name), Path)
         }
     )
+    tokenizer = config.tokenizer.model_copy(update={"source": _file_or_id(config.tokenizer.source, base)})
     return config.model_copy(
-        update={"data": data, "output": base / config.output, "frame_encoder": base / config.frame_encoder}
+        update={
+            "data": data,
+            "tokenizer": tokenizer,
+            "output": base / config.output,
+            "frame_encoder": base / config.frame_encoder,
+            "initial": _file_or_id(config.initial, base),
+        }
     )
+
+
+def _file_or_id(source: str | None, base: Path) -> str | None:
+    """A path that counts from the configuration file, where there is one; a hub id stays as it is."""
+    return source if source is None or not (base / source).exists() else str(base / source)
 
 
 def dump_run_config(config: RunConfig) -> str:

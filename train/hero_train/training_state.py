@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -60,7 +61,14 @@ def save_state(folder: Path, model: HeroModel, optimiser: Optimizer, step: int, 
 
 def latest_state(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
-    return max(folder.glob(f"{PREFIX}*"), default=None)
+    states = _states(folder)
+    return states[-1] if states else None
+
+
+def _states(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; a folder of another name, such as a copy that somebody made, is none."""
+    steps = {path.name.removeprefix(PREFIX): path for path in folder.glob(f"{PREFIX}*")}
+    return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
 
 def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tuple[int, dict[str, float]]:
@@ -76,7 +84,7 @@ def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tupl
         state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         moments = load_file(checkpoint / MOMENTS_FILE)
         step, numbers = int(state["step"]), dict(state["numbers"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"{checkpoint} cannot be resumed ({error}). Delete it to resume from an earlier one."
         ) from error
@@ -100,5 +108,5 @@ def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tupl
 
 def prune_states(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints of a run."""
-    for old in sorted(folder.glob(f"{PREFIX}*"))[:-keep]:
+    for old in _states(folder)[:-keep]:
         shutil.rmtree(old)

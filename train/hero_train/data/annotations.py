@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from hero_train.errors import DataError
 
+Rounding = Literal["outward", "middle"]
 QueryType = Literal["v", "t", "vt"]
 QUERY_TYPES: tuple[QueryType, ...] = ("v", "t", "vt")
 
@@ -39,11 +40,16 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with their line numbers; empty lines are passed over.
 
     Raises:
-        DataError: no such file, or a line that is not a JSON object.
+        DataError: no such file, not UTF-8, or a line that is not a JSON object.
     """
     if not path.is_file():
         raise DataError(f"There is no annotation file {path}.")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}). Save it as UTF-8.") from error
+    # Not splitlines, which also cuts at separators that may stand in a sentence, such as U+2028.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -89,14 +95,21 @@ def _moment_query(content: dict[str, Any], where: str) -> MomentQuery:
     )
 
 
-def moment_clips(start: float, end: float, clip_interval: float, clips: int) -> tuple[int, int]:
-    """First and last clip of a moment, both inclusive: the target of the span loss (the authors' rounding).
+def moment_clips(
+    start: float, end: float, clip_interval: float, clips: int, rounding: Rounding = "outward"
+) -> tuple[int, int]:
+    """First and last clip of a moment, both inclusive: the target of the span loss.
 
     Args:
         start, end: in seconds.
         clip_interval: seconds per clip.
         clips: of the video; the moment is cut to it.
+        rounding: "outward" takes every clip that the moment touches, and at least two (the authors' rule). "middle" takes the
+            clips whose middle lies in the moment, which is where the packaged decoder takes the frame: what is asked for is what
+            is seen, and short moments lose less to rounding.
     """
-    first = min(math.floor(start / clip_interval), clips - 1)
-    last = min(max(math.ceil(end / clip_interval) - 1, first + 1), clips - 1)
-    return first, last
+    if rounding == "outward":
+        first = min(math.floor(start / clip_interval), clips - 1)
+        return first, min(max(math.ceil(end / clip_interval) - 1, first + 1), clips - 1)
+    first = min(math.ceil(start / clip_interval - 0.5), clips - 1)
+    return first, min(max(math.ceil(end / clip_interval - 0.5) - 1, first), clips - 1)

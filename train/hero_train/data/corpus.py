@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,11 @@ from hero_sdk.rows import Segment, VideoInput
 from hero_sdk.subtitles import read_subtitles
 from hero_sdk.tokens import SEPARATOR_ID, TextTokenizer
 from hero_sdk.types import IntArray, Subtitle
+from hero_sdk.video_files import subtitle_files
 from hero_train.config import HeroConfig
-from hero_train.data.annotations import MomentQuery, QueryType, moment_clips
+from hero_train.data.annotations import MomentQuery, QueryType, Rounding, moment_clips
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
-
-SUBTITLE_SUFFIXES = (".srt", ".vtt")
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,15 @@ class EncodedQuery:
         tokens: (tokens,) int32 with ``<s>`` in front.
         first, last: clips of the moment, both inclusive.
         type: what the query is about.
+        marked: whether somebody marked the moment. The time of a subtitle says where its words are to be found, and not where
+            the scene begins and ends that somebody would mark.
     """
 
     tokens: IntArray
     first: int
     last: int
     type: QueryType
+    marked: bool = True
 
 
 @dataclass
@@ -43,7 +45,7 @@ class CorpusVideo:
 
     Attributes:
         input: features and segments, cut to the clip limit.
-        subtitle_tokens: (tokens,) int32 of each segment's own subtitle, without separator.
+        spoken: each subtitle as if it were a query for the clips that it is spoken over.
         queries: annotated queries.
         annotations: the same, as they were read.
     """
@@ -51,18 +53,17 @@ class CorpusVideo:
     video_id: str
     duration: float
     input: VideoInput
-    subtitle_tokens: tuple[IntArray, ...]
+    spoken: tuple[EncodedQuery, ...]
     queries: list[EncodedQuery] = field(default_factory=list)
     annotations: list[MomentQuery] = field(default_factory=list)
 
 
-def find_subtitles(folder: Path | None, video_id: str) -> tuple[Subtitle, ...]:
-    """The subtitles of a video, from ``folder/video_id.srt`` or ``.vtt``; none when there is no such file."""
-    for suffix in SUBTITLE_SUFFIXES if folder else ():
-        assert folder is not None
-        if (path := folder / f"{video_id}{suffix}").is_file():
-            return read_subtitles(path)
-    return ()
+def read_all_subtitles(folder: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
+    """The subtitles of videos, from ``folder/video_id.srt`` or ``.vtt``; none for a video that has no such file."""
+    files = subtitle_files(folder) if folder is not None else {}
+    return {
+        video_id: read_subtitles(files[video_id]) if video_id in files else () for video_id in dict.fromkeys(video_ids)
+    }
 
 
 def build_corpus(
@@ -71,6 +72,7 @@ def build_corpus(
     subtitles: Path | None,
     tokenizer: TextTokenizer,
     config: HeroConfig,
+    rounding: Rounding = "outward",
 ) -> list[CorpusVideo]:
     """The videos that a split's queries are about, with their queries.
 
@@ -81,17 +83,19 @@ def build_corpus(
         DataError: a query about a video without features.
     """
     videos: dict[str, CorpusVideo] = {}
+    spoken = read_all_subtitles(subtitles, (query.video_id for query in queries))
     for query in queries:
         if query.video_id not in videos:
             if query.video_id not in features:
                 raise DataError(f"Query {query.query_id} is about the video {query.video_id}, which has no features.")
-            spoken = find_subtitles(subtitles, query.video_id)
-            videos[query.video_id] = _build_video(query.video_id, features[query.video_id], spoken, tokenizer, config)
+            videos[query.video_id] = _build_video(
+                query.video_id, features[query.video_id], spoken[query.video_id], tokenizer, config, rounding
+            )
         video = videos[query.video_id]
         clips = len(video.input.features)
         if query.start >= clips * config.clip_interval:
             continue
-        first, last = moment_clips(query.start, query.end, config.clip_interval, clips)
+        first, last = moment_clips(query.start, query.end, config.clip_interval, clips, rounding)
         video.queries.append(EncodedQuery(tokenizer.encode_query(query.text), first, last, query.type))
         video.annotations.append(query)
     return list(videos.values())
@@ -103,6 +107,7 @@ def _build_video(
     subtitles: tuple[Subtitle, ...],
     tokenizer: TextTokenizer,
     config: HeroConfig,
+    rounding: Rounding,
 ) -> CorpusVideo:
     features = extracted.features[: config.clip_limit]
     segments = build_segments(
@@ -112,10 +117,17 @@ def _build_video(
         tokenizer=tokenizer,
         context=config.subtitle_context,
     )
-    own = [tokenizer.encode_subtitle(subtitle.text) for subtitle in subtitles] or [np.zeros(0, np.int32)] * len(
-        segments
+    spoken = tuple(
+        EncodedQuery(
+            tokenizer.encode_query(subtitle.text),
+            *moment_clips(subtitle.start, subtitle.end, config.clip_interval, len(features), rounding),
+            "t",
+            marked=False,
+        )
+        for subtitle in subtitles
+        if subtitle.start < len(features) * config.clip_interval
     )
-    return CorpusVideo(video_id, extracted.duration, VideoInput(features, segments), tuple(own))
+    return CorpusVideo(video_id, extracted.duration, VideoInput(features, segments), spoken)
 
 
 def without_text(video: VideoInput) -> VideoInput:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from hero_sdk.engines.session import available_cores
 from hero_sdk.errors import MediaError
 from hero_sdk.frame_encoder import FrameEncoder
 from hero_sdk.types import FloatArray
+from hero_sdk.video_files import VIDEO_SUFFIXES
 from hero_train.errors import DataError
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".flv", ".wmv")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def find_videos(folder: Path) -> dict[str, Path]:
                 )
             videos[path.stem] = path
     if not videos:
-        raise DataError(f"{folder} has no video in it; looked for files that end in {', '.join(VIDEO_SUFFIXES)}.")
+        raise DataError(
+            f"{folder} has no video in it; looked for files that end in {', '.join(sorted(VIDEO_SUFFIXES))}."
+        )
     return videos
 
 
@@ -58,6 +61,7 @@ def extract_features(
     clip_interval: float,
     cache: Path,
     on_progress: Callable[[str], None] = lambda video_id: None,
+    workers: int | None = None,
 ) -> tuple[dict[str, VideoFeatures], dict[str, str]]:
     """Features of all videos, read from the cache where they are in it.
 
@@ -67,6 +71,8 @@ def extract_features(
         clip_interval: seconds per clip.
         cache: folder that keeps the features; made if it does not exist.
         on_progress: called with each id that is done.
+        workers: videos that are read at the same time; None: one per core. Decoding and a frame encoder with one thread each
+            keep the cores busier than one video with all of them.
 
     Returns:
         The features by id, and by id the reason why a video has none.
@@ -75,15 +81,24 @@ def extract_features(
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, VideoFeatures] = {}
     dropped: dict[str, str] = {}
-    for video_id, path in videos.items():
-        cached = folder / f"{video_id}.safetensors"
+
+    def features_of(video_id: str) -> VideoFeatures | MediaError:
+        path, cached = videos[video_id], folder / f"{video_id}.safetensors"
         try:
-            found[video_id] = (
-                _read(cached) if _is_newer(cached, path) else _extract(path, encoder, clip_interval, cached)
-            )
+            return _read(cached) if _is_newer(cached, path) else _extract(path, encoder, clip_interval, cached)
         except MediaError as error:
-            dropped[video_id] = str(error)
-        on_progress(video_id)
+            return error
+
+    pool = ThreadPoolExecutor(workers or available_cores())
+    try:
+        for video_id, result in zip(videos, pool.map(features_of, videos), strict=True):
+            if isinstance(result, MediaError):
+                dropped[video_id] = str(result)
+            else:
+                found[video_id] = result
+            on_progress(video_id)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error ends the run now, not after all the other videos
     return found, dropped
 
 

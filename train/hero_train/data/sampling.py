@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from hero_sdk.rows import PackedVideos, RowGeometry, pack_queries, pack_videos
 from hero_sdk.types import IntArray
+from hero_train.data.augmentation import AugmentationConfig, augment_video, drop_tokens
 from hero_train.data.corpus import CorpusVideo, EncodedQuery, without_picture, without_text
-from hero_train.errors import DataError
+from hero_train.errors import ConfigError, DataError
 
 View = Literal["both", "picture", "text"]
 
@@ -27,6 +29,7 @@ class RetrievalBatch:
         packed: the videos.
         token_ids, segment_ids: (Q, T) int32 of the queries.
         targets: (Q, 2) int64 first and last clip, both inclusive.
+        marked: (Q,) bool whether the targets are where somebody marked start and end.
         query_video: (Q,) int64 the video of each query, in the order of ``packed.videos``.
         view: what was shown of the videos.
     """
@@ -35,6 +38,7 @@ class RetrievalBatch:
     token_ids: IntArray
     segment_ids: IntArray
     targets: np.ndarray
+    marked: np.ndarray
     query_video: np.ndarray
     view: View = "both"
 
@@ -46,16 +50,36 @@ class SamplingConfig:
     Attributes:
         videos: per batch and process.
         queries_per_video: at most; a video with fewer gives all it has.
+        spoken_per_video: at most so many subtitles of each video that also serve as queries, where subtitles are shown: the
+            cheapest way to learn that words of a query stand for the same words of a subtitle. (The paper's VSM takes the
+            subtitle out of the video first, so that the picture must answer; here it stays.)
         both, picture, text: relative frequency of batches that show frames and subtitles, frames only, subtitles only. A model
             that always sees both learns one of them and ignores the other; blanking them in turn cures that. A data set without
             query types ("v", "t", "vt") leaves the last two at 0.
+        augmentation: noise on what is drawn.
     """
 
     videos: int = 32
     queries_per_video: int = 4
+    spoken_per_video: int = 0
     both: float = 1.0
     picture: float = 0.0
     text: float = 0.0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("videos", 1), ("queries_per_video", 0), ("spoken_per_video", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"sampling.{name} is {getattr(self, name)}; expected at least {least}.")
+        frequencies = (self.both, self.picture, self.text)
+        if min(frequencies) < 0 or not 0 < sum(frequencies) < math.inf:
+            raise ConfigError(
+                f"sampling.both, picture and text are {frequencies}; expected frequencies of at least 0, and one above."
+            )
+        if not self.queries_per_video and (self.picture or not self.spoken_per_video):
+            raise ConfigError(
+                "sampling.queries_per_video is 0, so some batches would have no query; expected at least 1."
+            )
 
 
 class RetrievalSampler:
@@ -81,14 +105,14 @@ class RetrievalSampler:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._videos = [video for video in corpus if video.queries]
         self._config, self._geometry, self._seed, self._rank, self._world = config, geometry, seed, rank, world
+        weights = {"both": config.both, "picture": config.picture, "text": config.text}
+        self._videos = [video for video in corpus if video.queries]
         if len(self._videos) < config.videos * world:
             raise DataError(
                 f"The training set has {len(self._videos)} videos with queries and a batch takes {config.videos * world}; "
                 "lower sampling.videos."
             )
-        weights = {"both": config.both, "picture": config.picture, "text": config.text}
         types = {query.type for video in self._videos for query in video.queries}
         for view, answerable in _ANSWERABLE.items():
             if weights[view] and not types & set(answerable):
@@ -105,39 +129,58 @@ class RetrievalSampler:
         shared = np.random.default_rng([self._seed, 1, step])
         view = self._views[shared.choice(len(self._views), p=self._probabilities)]
         rng = np.random.default_rng([self._seed, 2, step, self._rank])
-        chosen = [self._videos[index] for index in self._indices(step)]
+        parts = [self._part(step, rank) for rank in range(self._world)]
+        if not all(any(self._fitting(video, view) for video in part) for part in parts):
+            # A process would have nothing to ask: all of them draw again, so that they stay together.
+            return self.batch(step + 1_000_003)
+        chosen = parts[self._rank]
         queries: list[EncodedQuery] = []
         owners: list[int] = []
         for number, video in enumerate(chosen):
-            fitting = [query for query in video.queries if query.type in _ANSWERABLE[view]]
-            picked = rng.permutation(len(fitting))[: self._config.queries_per_video]
-            queries += [fitting[index] for index in picked]
+            picked = _draw(rng, self._fitting(video, view), self._config.queries_per_video)
+            if view != "picture":
+                picked += _draw(rng, video.spoken, self._config.spoken_per_video)
+            queries += picked
             owners += [number] * len(picked)
-        if not queries:
-            return self.batch(step + 1_000_003)  # no video of this draw has a fitting query: draw another
-        return self._collate(chosen, queries, owners, view)
+        return self._collate(chosen, queries, owners, view, rng)
 
-    def _indices(self, step: int) -> np.ndarray:
-        """Places of this process's videos: consecutive parts of a permutation that changes with every pass over the data."""
+    @staticmethod
+    def _fitting(video: CorpusVideo, view: View) -> list[EncodedQuery]:
+        return [query for query in video.queries if query.type in _ANSWERABLE[view]]
+
+    def _part(self, step: int, rank: int) -> list[CorpusVideo]:
+        """A process's videos: consecutive parts of a permutation that changes with every pass over the data."""
         joint = self._config.videos * self._world
         per_pass = len(self._videos) // joint
         order = np.random.default_rng([self._seed, 3, step // per_pass]).permutation(len(self._videos))
-        start = (step % per_pass) * joint + self._rank * self._config.videos
-        return order[start : start + self._config.videos]
+        start = (step % per_pass) * joint + rank * self._config.videos
+        return [self._videos[index] for index in order[start : start + self._config.videos]]
 
     def _collate(
-        self, videos: Sequence[CorpusVideo], queries: Sequence[EncodedQuery], owners: Sequence[int], view: View
+        self,
+        videos: Sequence[CorpusVideo],
+        queries: Sequence[EncodedQuery],
+        owners: Sequence[int],
+        view: View,
+        rng: np.random.Generator,
     ) -> RetrievalBatch:
         show = {"both": lambda video: video, "picture": without_text, "text": without_picture}[view]
-        longest = max(len(query.tokens) for query in queries)
-        token_ids, segment_ids = pack_queries(
-            [query.tokens for query in queries], min(longest, self._geometry.query_tokens)
-        )
+        noise = self._config.augmentation
+        inputs = [augment_video(show(video.input), noise, rng) for video in videos]
+        tokens = [drop_tokens(query.tokens, noise, rng) for query in queries]
+        longest = max(map(len, tokens))
+        token_ids, segment_ids = pack_queries(tokens, min(longest, self._geometry.query_tokens))
         return RetrievalBatch(
-            packed=pack_videos([show(video.input) for video in videos], self._geometry),
+            packed=pack_videos(inputs, self._geometry),
             token_ids=token_ids,
             segment_ids=segment_ids,
             targets=np.array([(query.first, query.last) for query in queries], dtype=np.int64),
+            marked=np.array([query.marked for query in queries]),
             query_video=np.array(owners, dtype=np.int64),
             view=view,
         )
+
+
+def _draw(rng: np.random.Generator, queries: Sequence[EncodedQuery], count: int) -> list[EncodedQuery]:
+    """At most ``count`` of them, each at most once."""
+    return [queries[index] for index in rng.permutation(len(queries))[:count]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hero_sdk.manifest import MomentSpec
 from hero_sdk.rows import PackedVideos
@@ -17,6 +18,9 @@ from hero_train.config import HeroConfig
 from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalEncoder
 from hero_train.model.layers import initialise
 from hero_train.model.moment import MomentHead
+
+SMALLEST_DEVIATION = 0.05
+"""Of a normed feature; one that hardly ever differs is not blown up."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,24 @@ class HeroModel(nn.Module):
         """Queries of ``hero_sdk.rows.pack_queries``, (Q, T) each, to vectors."""
         vector = self.query(self.cross_modal.encode_text(token_ids, segment_ids), segment_ids)
         return QueryOutput(vector, self.moment.query(vector))
+
+    @torch.no_grad()
+    def standardise_features(self, features: Tensor) -> None:
+        """Prepare a model with random weights for a kind of frame feature.
+
+        Sets the norms in front of both frame projections so that every feature leaves them with mean 0 and deviation 1 over the
+        sample. Pooled features of a convolutional network are mostly a large common part; what tells frames apart is small
+        beside it, and learning to look past it takes longer than all the rest.
+
+        Args:
+            features: (frames, feature_dim) float, a sample of the training videos.
+        """
+        normed = F.layer_norm(features.to(self.device), features.shape[1:])
+        deviation, mean = torch.std_mean(normed, dim=0)
+        scale = 1 / deviation.clamp(min=SMALLEST_DEVIATION)
+        for norm in (self.cross_modal.frames.feature_norm, self.temporal.frames.norm):
+            norm.weight.copy_(scale)
+            norm.bias.copy_(-mean * scale)
 
     def moment_spec(self) -> MomentSpec:
         """The moment head and the search protocol, as span search and the manifest of a bundle take them."""

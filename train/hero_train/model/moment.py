@@ -22,6 +22,18 @@ class MomentHead(nn.Module):
         self.start = nn.Conv1d(1, 1, kernel, padding=padding, bias=False)
         self.end = nn.Conv1d(1, 1, kernel, padding=padding, bias=False)
 
+    @torch.no_grad()
+    def initialise_edges(self) -> None:
+        """Let the convolutions begin as detectors of a rise (start) and a fall (end) of the similarity, instead of as noise.
+
+        A handful of weights under a large loss: from noise they take longer to turn round than the encoders take to learn.
+        """
+        half = self.start.kernel_size[0] // 2
+        rise = torch.zeros_like(self.start.weight)
+        rise[..., :half], rise[..., half], rise[..., half + 1 : half + 2] = -0.5 / max(half, 1), 0.5, 0.25
+        self.start.weight.copy_(rise)
+        self.end.weight.copy_(rise.flip(-1))
+
     def span_logits(self, span_vectors: Tensor, clips: Tensor, clip_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Start and end logits of every query in every video.
 
@@ -41,8 +53,11 @@ class MomentHead(nn.Module):
         start, end = (conv(flat).view_as(similarity) for conv in (self.start, self.end))
         return start.masked_fill(~clip_mask, MASKED_LOGIT), end.masked_fill(~clip_mask, MASKED_LOGIT)
 
-    def video_similarity(self, query_vectors: Tensor, clips: Tensor, clip_mask: Tensor) -> Tensor:
-        """Cosine of each query with the best clip of each video: (Q, hidden), (V, L, hidden), (V, L) -> (Q, V)."""
+    def clip_similarity(self, query_vectors: Tensor, clips: Tensor, clip_mask: Tensor) -> Tensor:
+        """Cosine of each query with each clip: (Q, hidden), (V, L, hidden), (V, L) -> (Q, V, L); ``MASKED_LOGIT`` beyond the end.
+
+        The best clip of a video gives the video's similarity.
+        """
         query_vectors = F.normalize(query_vectors, dim=-1, eps=COSINE_EPS)
         cosine = torch.einsum("qh,vlh->qvl", query_vectors, F.normalize(clips, dim=-1, eps=COSINE_EPS))
-        return cosine.masked_fill(~clip_mask, MASKED_LOGIT).amax(dim=-1)
+        return cosine.masked_fill(~clip_mask, MASKED_LOGIT)

@@ -28,14 +28,13 @@ class RetrievalTask(nn.Module):
         model = self.model
         clips, mask = model.unpack(batch.packed, model.encode_videos(batch.packed))
         inputs = model.tensors(
-            {name: getattr(batch, name) for name in ("token_ids", "segment_ids", "targets", "query_video")}
+            {name: getattr(batch, name) for name in ("token_ids", "segment_ids", "targets", "marked", "query_video")}
         )
         queries = model.encode_queries(inputs["token_ids"], inputs["segment_ids"])
         owner = inputs["query_video"]
-        similarity = model.moment.video_similarity(queries.vector, clips, mask)
+        cosine = model.moment.clip_similarity(queries.vector, clips, mask)
         start, end = model.moment.span_logits(queries.span_vector, clips, mask)
         own = (torch.arange(len(owner), device=owner.device), owner)
         # In half precision the losses would lose the small differences that they are made of.
-        return retrieval_loss(
-            similarity.float(), start[own].float(), end[own].float(), inputs["targets"], owner, self.loss
-        )
+        starts, ends = start[own].float(), end[own].float()
+        return retrieval_loss(cosine.float(), starts, ends, inputs["targets"], owner, self.loss, inputs["marked"])
