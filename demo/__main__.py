@@ -61,7 +61,7 @@ class Size:
 
 SIZES = {
     "full": Size(
-        (800, 20, 60),
+        (1000, 20, 60),
         floors={
             "v": {"VR/R@1": 0.41, "SVMR/R@1/IoU=0.7": 0.92, "VCMR/R@1/IoU=0.7": 0.38},
             "t": {"VR/R@1": 0.056, "SVMR/R@1/IoU=0.7": 0.83, "VCMR/R@1/IoU=0.7": 0.047},
