@@ -6,9 +6,11 @@ python -m demo --size small    # a minute or two: every step, too little trainin
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +177,7 @@ def run(size: Size, work: Path, report: Path, seed: int, console: Console) -> No
     write_report(report, examples=examples, metrics=kinds, chance=guessing, columns=COLUMNS, facts=facts)
     shell.title(f"The report is {report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report}")
     if size.floors is not None:
-        check_floors(found, size.floors, console)
+        check_floors(found, size.floors, Counter(query.type for query in queries), console)
 
 
 def set_apart(toontv: Path, held_out: Path, split: str) -> None:
@@ -241,18 +243,32 @@ def metric_table(
 
 
 def check_floors(
-    found: Mapping[str, Mapping[str, float]], floors: Mapping[str, Mapping[str, float]], console: Console
+    found: Mapping[str, Mapping[str, float]],
+    floors: Mapping[str, Mapping[str, float]],
+    queries: Mapping[str, int],
+    console: Console,
 ) -> None:
-    """Hold the metrics to what the demo promises."""
-    below = [
-        f"{COLUMNS[metric]} of queries about {KINDS[kind]}: {found[kind][metric]:.3f}, expected at least {least}"
-        for kind, metrics_of in floors.items()
-        for metric, least in metrics_of.items()
-        if found[kind][metric] < least
-    ]
+    """Hold the metrics to what the demo promises.
+
+    A recall of so many queries is uncertain by its standard error, and processors round differently: what falls short by less is
+    said, and what falls short by more ends the demo.
+    """
+    table = Table(box=SIMPLE, title="What the demo promises at least, percent")
+    for column in ("queries about", "recall", "promised", "reached"):
+        table.add_column(column)
+    below = []
+    for kind, promised in floors.items():
+        for metric, least in promised.items():
+            reached = found[kind][metric]
+            mark = "" if reached >= least else " [red]below[/red]"
+            table.add_row(KINDS[kind], COLUMNS[metric], f"{100 * least:.1f}", f"{100 * reached:.1f}{mark}")
+            if reached < least - math.sqrt(least * (1 - least) / queries[kind]):
+                below.append(
+                    f"{COLUMNS[metric]} of queries about {KINDS[kind]}: {reached:.3f}, expected at least {least}"
+                )
+    console.print(table)
     if below:
         raise DemoError("The model finds less than it should. " + "; ".join(below))
-    console.print(f"All {sum(map(len, floors.values()))} recalls reach what the demo promises.", highlight=False)
 
 
 if __name__ == "__main__":

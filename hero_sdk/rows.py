@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hero_sdk.bins import first_fit
 from hero_sdk.errors import InputError
 from hero_sdk.types import FloatArray, IntArray
 
@@ -122,6 +123,18 @@ class TemporalRows:
 
 
 @dataclass(frozen=True)
+class TextTemporalRows(TemporalRows):
+    """Rows of stage 2 that hold the frames of a video and then a text about it, in one segment (question answering).
+
+    Attributes:
+        token_ids: (R, S) int32, the slot's token, or -1 where the slot holds none. The position of a token is counted from 0
+            over the text.
+    """
+
+    token_ids: IntArray
+
+
+@dataclass(frozen=True)
 class Span:
     """Where a sequence lies: ``length`` slots of row ``row`` from slot ``start`` on."""
 
@@ -157,7 +170,7 @@ class PackedVideos:
         cross_modal: rows of stage 1.
         temporal: rows of stage 2.
         regrouping: from the one to the other.
-        videos: where each video lies in ``temporal``.
+        videos: where the frames of each video lie in ``temporal``.
         segments: where each segment of each video lies in ``cross_modal``, frames first: the last piece of one that was cut into
             several, and None for one that was left out because it owns no frame.
         cut_tokens: how many tokens did not fit their row and were cut.
@@ -175,50 +188,33 @@ class PackedVideos:
         return [clip_embeddings[span.row, span.start : span.start + span.length] for span in self.videos]
 
 
-def first_fit(sizes: Sequence[tuple[int, ...]], capacity: tuple[int, ...]) -> list[int]:
-    """Assign items to as few bins as first-fit-decreasing finds.
+_NO_TEXT: IntArray = np.zeros(0, dtype=np.int32)
 
-    Args:
-        sizes: what each item takes of each resource.
-        capacity: what a bin has of each resource; every item fits an empty bin.
 
-    Returns:
-        The bin of each item; bins are numbered from 0.
+def _pieces(segment: Segment, text: IntArray, geometry: RowGeometry) -> tuple[list[Segment], int]:
+    """Cut a segment to what a row can hold: more frames than the table has make several pieces with the same tokens.
+
+    Every piece ends with the whole text. Returns the pieces and the number of tokens that were cut.
     """
-    order = sorted(range(len(sizes)), key=lambda item: sizes[item], reverse=True)
-    free: list[list[int]] = []
-    bins = [0] * len(sizes)
-    for item in order:
-        for index, room in enumerate(free):  # noqa: B007 - used after the loop
-            if all(size <= left for size, left in zip(sizes[item], room, strict=True)):
-                break
-        else:
-            index, room = len(free), list(capacity)
-            free.append(room)
-        for resource, size in enumerate(sizes[item]):
-            room[resource] -= size
-        bins[item] = index
-    return bins
-
-
-def _pieces(segment: Segment, geometry: RowGeometry) -> tuple[list[Segment], int]:
-    """Cut a segment to what a row can hold: more frames than the table has make several pieces with the same text.
-
-    Returns the pieces and the number of tokens that were cut.
-    """
-    limit = max(1, min(geometry.frames, geometry.slots - 1)) if len(segment.tokens) else geometry.frames
+    limit = max(1, min(geometry.frames, geometry.slots - len(text) - (len(segment.tokens) > 0)))
     starts = range(0, max(len(segment.frames), 1), limit)
     pieces = []
     cut = 0
     for start in starts:
         frames = segment.frames[start : start + limit]
-        room = geometry.slots - len(frames)
+        room = geometry.slots - len(text) - len(frames)
         cut += max(0, len(segment.tokens) - room)
-        pieces.append(Segment(frames, segment.tokens[:room]))
+        pieces.append(Segment(frames, np.concatenate([segment.tokens[:room], text])))
     return pieces, cut
 
 
-def pack_videos(videos: Sequence[VideoInput], geometry: RowGeometry, *, keep_frameless: bool = False) -> PackedVideos:
+def pack_videos(
+    videos: Sequence[VideoInput],
+    geometry: RowGeometry,
+    *,
+    keep_frameless: bool = False,
+    texts: Sequence[IntArray] | None = None,
+) -> PackedVideos:
     """Pack a batch of videos into rows for both stages.
 
     Args:
@@ -226,27 +222,31 @@ def pack_videos(videos: Sequence[VideoInput], geometry: RowGeometry, *, keep_fra
         geometry: the shapes.
         keep_frameless: also encode segments that own no frame. Retrieval never reads their output, so they are left out
             unless a task trains on their text.
+        texts: a text about each video, with its separator in front, which stage 1 reads at the end of every segment and stage 2
+            after the frames; the rows of stage 2 are then ``TextTemporalRows``. Subtitles are cut to make room for it.
 
     Raises:
-        InputError: no video, a video without frames or with too many, features of different width, or a segment that
-            names a frame its video does not have.
+        InputError: no video, a video without frames or with too many, features of different width, a segment that names a
+            frame its video does not have, or a text that does not fit a row beside a video.
     """
     if not videos:
         raise InputError("There is no video to pack; pass at least one.")
     width = videos[0].features.shape[-1]
     for number, video in enumerate(videos):
         _check_video(number, video, width, geometry)
+    if texts is not None:
+        _check_texts(texts, videos, geometry)
 
     owners: list[tuple[int, int, Segment]] = []
     cut_tokens = 0
     for number, video in enumerate(videos):
         for index, segment in enumerate(video.segments):
             if len(segment.frames) or (keep_frameless and len(segment.tokens)):
-                pieces, cut = _pieces(segment, geometry)
+                pieces, cut = _pieces(segment, _NO_TEXT if texts is None else texts[number], geometry)
                 owners += [(number, index, piece) for piece in pieces]
                 cut_tokens += cut
 
-    temporal, spans = _pack_temporal(videos, geometry, width)
+    temporal, spans = _pack_temporal(videos, texts, geometry, width)
     cross_modal, places = _pack_cross_modal(videos, owners, geometry, width)
 
     segments: list[list[Span | None]] = [[None] * len(video.segments) for video in videos]
@@ -289,25 +289,47 @@ def _check_video(number: int, video: VideoInput, width: int, geometry: RowGeomet
             )
 
 
-def _pack_temporal(videos: Sequence[VideoInput], geometry: RowGeometry, width: int) -> tuple[TemporalRows, list[Span]]:
-    lengths = [len(video.features) for video in videos]
-    bins = first_fit([(length,) for length in lengths], (geometry.temporal_slots,))
-    rows = TemporalRows(
-        frame_features=np.zeros((max(bins) + 1, geometry.temporal_slots, width), dtype=np.float32),
-        position_ids=np.zeros((max(bins) + 1, geometry.temporal_slots), dtype=np.int32),
-        segment_ids=np.zeros((max(bins) + 1, geometry.temporal_slots), dtype=np.int32),
+def _check_texts(texts: Sequence[IntArray], videos: Sequence[VideoInput], geometry: RowGeometry) -> None:
+    if len(texts) != len(videos):
+        raise InputError(f"There are {len(texts)} texts for {len(videos)} videos; pass one per video.")
+    for number, (text, video) in enumerate(zip(texts, videos, strict=True)):
+        # Beside the text, stage 1 needs a slot for a frame and one for a separator, stage 2 one for each frame.
+        room = min(geometry.slots - 2, geometry.temporal_slots - len(video.features))
+        if not 0 < len(text) <= room:
+            raise InputError(
+                f"Text {number} has {len(text)} tokens; expected 1 to {room} beside a video of {len(video.features)} frames in "
+                f"rows of {geometry.slots} and {geometry.temporal_slots} slots. Cut the text, or choose longer rows."
+            )
+
+
+def _pack_temporal(
+    videos: Sequence[VideoInput], texts: Sequence[IntArray] | None, geometry: RowGeometry, width: int
+) -> tuple[TemporalRows, list[Span]]:
+    after = [_NO_TEXT] * len(videos) if texts is None else texts
+    bins = first_fit(
+        [(len(video.features) + len(text),) for video, text in zip(videos, after, strict=True)],
+        (geometry.temporal_slots,),
     )
-    used = [0] * len(rows.segment_ids)
+    shape = (max(bins) + 1, geometry.temporal_slots)
+    features = np.zeros((*shape, width), dtype=np.float32)
+    positions, segments = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    tokens = np.full(shape, -1, dtype=np.int32)
+    used = [0] * len(segments)
     spans = []
-    for video, row in zip(videos, bins, strict=True):
+    for video, text, row in zip(videos, after, bins, strict=True):
         span = Span(row, used[row], len(video.features))
-        place = (row, slice(span.start, span.start + span.length))
-        rows.frame_features[place] = video.features
-        rows.position_ids[place] = np.arange(span.length)
-        rows.segment_ids[place] = rows.segment_ids[row].max() + 1
-        used[row] += span.length
+        stop = span.start + span.length
+        end = stop + len(text)
+        features[row, span.start : stop] = video.features
+        positions[row, span.start : stop] = np.arange(span.length)
+        positions[row, stop:end] = np.minimum(np.arange(len(text)), LAST_TEXT_POSITION)
+        tokens[row, stop:end] = text
+        segments[row, span.start : end] = segments[row].max() + 1
+        used[row] = end
         spans.append(span)
-    return rows, spans
+    if texts is None:
+        return TemporalRows(features, positions, segments), spans
+    return TextTemporalRows(features, positions, segments, tokens), spans
 
 
 def _pack_cross_modal(

@@ -60,3 +60,7 @@ class TextTokenizer:
     def encode_subtitle(self, text: str) -> IntArray:
         """The tokens of one subtitle, without separator; int32 (tokens,)."""
         return self.encode(html.unescape(text))
+
+    def decode(self, tokens: IntArray) -> str:
+        """The text of token ids (tokens,), without special tokens and without white space at its ends."""
+        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hero_sdk.rows import PackedVideos, RowGeometry, Segment, VideoInput, pack_videos
+from hero_sdk.types import IntArray
 from hero_train.config import HeroConfig
 from hero_train.model.hero import HeroModel
 from hero_train.official import infer_config, model_from_official
@@ -59,6 +61,25 @@ def read_model(task: str) -> tuple[HeroModel, dict[str, Any]]:
     config: HeroConfig = infer_config(dump["state_dict"], num_heads=sizes["num_attention_heads"])
     model, _ = model_from_official(dump["state_dict"], config)
     return model, dump["meta"]
+
+
+class OracleTokenizer:
+    """The oracle's: a number for each word, and one more for words that end in 7."""
+
+    def __init__(self, store: str) -> None:
+        meta = json.loads((oracle_folder() / "db" / "txt" / store / "meta.json").read_text())
+        self._first = meta["UNK"] + 2
+        self._choices = meta["v_range"][1] - self._first
+
+    def encode(self, text: str) -> IntArray:
+        """int32 (tokens,), without special tokens."""
+        tokens = []
+        for word in text.split():
+            code = zlib.crc32(word.encode())
+            tokens.append(self._first + code % self._choices)
+            if word.endswith("7"):
+                tokens.append(self._first + code // 977 % self._choices)
+        return np.array(tokens, dtype=np.int32)
 
 
 class OracleBatch:

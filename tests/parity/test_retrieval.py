@@ -15,13 +15,11 @@ from torch.nn import functional as F
 from hero_sdk.rows import RowGeometry, pack_videos
 from hero_train.losses import RetrievalLossConfig, ranking_losses, retrieval_loss, span_loss
 from hero_train.model.hero import HeroModel
-from hero_train.model.layers import run_layers
-from hero_train.model.moment import MASKED_LOGIT
 from hero_train.official import our_name
+from tests.parity.authors import PACKED, authors_layout, authors_span_logits, loss_settings
 from tests.parity.oracle import OracleBatch, assert_close, read_dump, read_model
 
 ACTIVATION, LOGIT = 1e-5, 1e-4
-PACKED = RowGeometry(slots=96, frames=48, temporal_slots=64, query_tokens=32)
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +49,6 @@ def case(request: pytest.FixtureRequest) -> tuple[HeroModel, dict[str, Any], Ora
     dump = request.getfixturevalue(task)
     dump = dump[part] if part else dump
     return request.getfixturevalue(f"{task}_model"), dump, OracleBatch(dump["batch"])
-
-
-def authors_layout(model: HeroModel, batch: OracleBatch) -> Tensor:
-    """The temporal encoder on the authors' padded layout, padding included: (V, L, hidden).
-
-    Padded frames there attend to the real ones and get embeddings of their own, which the moment head's convolution then reads.
-    """
-    packed = batch.pack(PACKED)
-    hidden = model.cross_modal(**model.tensors(packed.cross_modal.arrays()))
-    matched, mask = model.unpack(packed, model.regroup(packed, hidden))
-    positions = batch.raw["c_pos_ids"].expand(mask.shape)
-    embedded = model.temporal.embed(batch.raw["c_v_feats"], matched, positions)
-    return run_layers(model.temporal.layers, embedded, mask[:, None, None, :])
-
-
-def authors_span_logits(model: HeroModel, span_vectors: Tensor, clips: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end logits as the authors compute them: the convolution runs over the padding, then the padding is masked."""
-    similarity = torch.einsum("qh,vlh->qvl", span_vectors, clips)
-    flat = similarity.reshape(-1, 1, similarity.shape[-1])
-    start, end = (conv(flat).view_as(similarity) for conv in (model.moment.start, model.moment.end))
-    return start.masked_fill(~mask, MASKED_LOGIT), end.masked_fill(~mask, MASKED_LOGIT)
 
 
 def test_the_batch_was_rebuilt_from_its_videos(case: tuple[HeroModel, dict[str, Any], OracleBatch]) -> None:
@@ -175,7 +152,9 @@ def test_video_retrieval_scores_and_losses(vr: dict[str, Any], vr_model: HeroMod
     batch = OracleBatch(dump["batch"])
     packed = batch.pack(PACKED)
     clips, mask = vr_model.unpack(packed, vr_model.encode_videos(packed))
-    similarity = vr_model.moment.clip_similarity(vr_model.encode_queries(*batch.queries()).vector, clips, mask).amax(dim=-1)
+    similarity = vr_model.moment.clip_similarity(vr_model.encode_queries(*batch.queries()).vector, clips, mask).amax(
+        dim=-1
+    )
     against_videos, against_queries = ranking_losses(similarity, dump["batch"]["q_vidx"], settings)
     assert_close(similarity, dump["q2video_scores"], LOGIT)
     assert_close(settings.video_weight * against_videos, dump["eval_loss"][0], LOGIT)
@@ -230,22 +209,6 @@ def singles(raw: dict[str, Any]) -> list[OracleBatch]:
         part.videos = [whole.videos[number]]
         parts.append(part)
     return parts
-
-
-def loss_settings(task: str) -> RetrievalLossConfig:
-    """The loss of an oracle's model; what its constructor was not given has the authors' default, as ours has."""
-    ours = {
-        "lw_st_ed": "span_weight",
-        "lw_neg_ctx": "video_weight",
-        "lw_neg_q": "query_weight",
-        "ranking_loss_type": "ranking",
-        "margin": "margin",
-        "use_hard_negative": "hard_negatives",
-        "hard_pool_size": "hard_pool",
-        "hard_neg_weight": "hard_weight",
-    }
-    settings = read_dump(f"{task}_state_dict")["meta"]["ctor"]
-    return RetrievalLossConfig(**{ours[name]: value for name, value in settings.items() if name in ours})
 
 
 def test_evaluation_losses(vcmr: dict[str, Any], vcmr_model: HeroModel) -> None:

@@ -61,14 +61,21 @@ def test_a_list_that_is_shorter_is_an_error() -> None:
         compare([answer(first, second)], [answer(first)])
 
 
-def test_a_recall_below_its_floor_ends_the_demo() -> None:
+def test_a_recall_below_its_floor_is_said_and_ends_the_demo_when_it_is_no_noise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     floors = SIZES["full"].floors
     assert floors is not None
     found = {kind: dict(values) for kind, values in floors.items()}
-    check_floors(found, floors, console())
-    found["t"]["SVMR/R@1/IoU=0.7"] -= 0.01
-    with pytest.raises(DemoError, match=r"SVMR R@1 of queries about what is said: 0\.820, expected at least 0\.83"):
-        check_floors(found, floors, console())
+    queries = dict.fromkeys(floors, 120)
+    check_floors(found, floors, queries, Console(width=100))
+    assert "below" not in capsys.readouterr().out
+    found["t"]["SVMR/R@1/IoU=0.7"] = 0.80  # the standard error of .83 on 120 queries is .034
+    check_floors(found, floors, queries, Console(width=100))
+    assert capsys.readouterr().out.count("below") == 1
+    found["t"]["SVMR/R@1/IoU=0.7"] = 0.79
+    with pytest.raises(DemoError, match=r"SVMR R@1 of queries about what is said: 0\.790, expected at least 0\.83"):
+        check_floors(found, floors, queries, Console(width=100))
 
 
 def test_the_sample_has_three_queries_of_each_kind_and_is_the_same_each_time() -> None:

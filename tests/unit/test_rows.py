@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hero_sdk.bins import first_fit
 from hero_sdk.errors import InputError
 from hero_sdk.rows import (
     LAST_TEXT_POSITION,
@@ -20,7 +21,6 @@ from hero_sdk.rows import (
     RowGeometry,
     Segment,
     VideoInput,
-    first_fit,
     pack_queries,
     pack_videos,
 )

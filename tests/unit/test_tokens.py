@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from hero_sdk.errors import BundleError
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID, TextTokenizer
@@ -100,6 +100,31 @@ def test_words_keep_their_order(words: list[str]) -> None:
     text = " ".join(words)
     expected = ids(*(word.lower() if text.isupper() else word for word in words))
     assert TextTokenizer(make().to_str()).encode(text).tolist() == expected
+
+
+@given(st.text())
+def test_what_was_encoded_is_decoded(text: str) -> None:
+    """With a vocabulary of bytes every text has tokens, and they are its own."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(
+        models.BPE({name: place for place, name in enumerate(["<s>", "<pad>", "</s>", "<unk>", *alphabet])}, [])
+    )
+    made.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = TextTokenizer(made.to_str())
+    expected = (text.lower() if text.isupper() else text).strip()
+    assert tokenizer.decode(tokenizer.encode(text)) == expected
+    assert tokenizer.decode(tokenizer.encode_query(text)) == expected
+
+
+def test_neither_special_tokens_nor_ids_that_no_token_has_are_decoded() -> None:
+    """A word embedding has more rows than the tokenizer has ids, so a model can name one that stands for nothing."""
+    made = make()
+    made.add_special_tokens(["<s>", "<pad>", "</s>"])
+    tokenizer = TextTokenizer(made.to_str())
+    found = np.array([BEGIN_ID, *ids("hello"), 9999, *ids("world"), SEPARATOR_ID], dtype=np.int32)
+    assert tokenizer.decode(found) == "hello world"
+    assert tokenizer.decode(np.zeros(0, dtype=np.int32)) == ""
 
 
 @pytest.mark.parametrize(

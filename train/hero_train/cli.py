@@ -59,6 +59,23 @@ def run(
 
 
 @app.command()
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")] = False,
+) -> None:
+    """Pre-train on videos with subtitles, without annotations."""
+    from accelerate import PartialState
+
+    from hero_train.recipes import pretrain as recipe
+    from hero_train.run_config import PretrainingConfig, load_config
+
+    checkpoint = recipe.run(load_config(config, override, PretrainingConfig), resume=resume)
+    if PartialState().is_main_process:
+        typer.echo(f"The checkpoint is {checkpoint}.")
+
+
+@app.command()
 def tokenizer(
     texts: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line.")],
     out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
@@ -84,9 +101,10 @@ def import_official(
     heads: Annotated[int | None, typer.Option(help="Attention heads, if their width is not 64.")] = None,
 ) -> None:
     """Turn a checkpoint of the authors into one of ours and say what was left out."""
-    from hero_train.official import model_from_official, read_official
+    from hero_train.official import read_official
+    from hero_train.official_models import task_model_from_official
 
-    model, report = model_from_official(read_official(source), num_heads=heads)
+    model, report = task_model_from_official(read_official(source), num_heads=heads)
     model.save_pretrained(out)
     typer.echo(json.dumps({"loaded": len(report.loaded), "left_out": report.left_out, "fresh": report.fresh}, indent=2))
 

@@ -7,9 +7,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hero_train.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 CONFIG_FILE = "config.json"
 
@@ -33,6 +36,9 @@ class HeroConfig:
         subtitle_context: previous subtitles repeated in front of each one.
         min_span_clips, max_span_clips: the shortest and longest moment that search returns, in clips, both inclusive.
     """
+
+    task: ClassVar[str | None] = None
+    """What ``config.json`` calls the task of the model; None is retrieval, which has no such entry."""
 
     vocab_size: int = 50272
     feature_dim: int = 4352
@@ -77,15 +83,27 @@ class HeroConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: Any, origin: str = CONFIG_FILE) -> HeroConfig:
+    def of(cls, config: HeroConfig) -> Self:
+        """The same sizes, for a model of this class's task; those that ``config`` does not have get their default."""
+        there = dataclasses.asdict(config)
+        return cls(**{field.name: there[field.name] for field in dataclasses.fields(cls) if field.name in there})
+
+    @classmethod
+    def from_dict(cls, values: Any, origin: str = CONFIG_FILE) -> Self:
         """Make a configuration from parsed JSON or YAML.
 
         Raises:
-            ConfigError: no object, an entry that no HERO has, or a value that does not fit.
+            ConfigError: no object, of another task, an entry that no HERO has, or a value that does not fit.
         """
         if not isinstance(values, dict):
             raise ConfigError(
                 f"{origin} holds a {type(values).__name__}; expected an object with the entries of a HERO."
+            )
+        values = dict(values)
+        if (task := values.pop("task", None)) != cls.task:
+            raise ConfigError(
+                f"{origin} is of a model for {task or 'retrieval'}; expected one for {cls.task or 'retrieval'}. "
+                "Load it with the model class of its task."
             )
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
@@ -93,7 +111,7 @@ class HeroConfig:
         return cls(**values)
 
     @classmethod
-    def load(cls, folder: Path) -> HeroConfig:
+    def load(cls, folder: Path) -> Self:
         """Read ``config.json`` of a checkpoint folder.
 
         Raises:
@@ -112,7 +130,23 @@ class HeroConfig:
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` into a folder."""
-        (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        entries = ({} if self.task is None else {"task": self.task}) | dataclasses.asdict(self)
+        (folder / CONFIG_FILE).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class CaptioningConfig(HeroConfig):
+    """Sizes of a HERO that writes captions. The defaults are the authors' for TVC (137 M parameters).
+
+    Attributes:
+        decoder_layers: depth of the decoder; its layers are as wide as the encoders'.
+        decoder_positions: rows of its position table, and so the most tokens of a caption.
+    """
+
+    task: ClassVar[str | None] = "captioning"
+
+    decoder_layers: int = 2
+    decoder_positions: int = 1024
 
 
 def _check(name: str, kind: str, value: object) -> None:

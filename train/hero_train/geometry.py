@@ -54,3 +54,27 @@ def check_geometry(
             f"A query may have {geometry.query_tokens} tokens, and the model has {config.query_positions} query positions and "
             f"{config.text_positions} text positions. Choose {option('query_tokens')} {positions} or fewer."
         )
+
+
+def check_text_geometry(
+    geometry: RowGeometry,
+    config: HeroConfig,
+    error: type[HeroError] = ConfigError,
+    option: Callable[[str], str] = "rows.{}".format,
+) -> None:
+    """``check_geometry`` for models that read a text of up to ``geometry.query_tokens`` together with a video.
+
+    Raises:
+        error: says which shape, which limit, and which option to change.
+    """
+    check_geometry(geometry, config, error, option)
+    for name, beside, what in (
+        ("slots", 2, "a frame, a separator"),
+        ("temporal_slots", config.clip_limit, f"a video of {config.clip_limit} clips"),
+    ):
+        slots, least = getattr(geometry, name), beside + geometry.query_tokens
+        if slots < least:
+            raise error(
+                f"Rows of {slots} slots cannot hold {what} and a text of {geometry.query_tokens} tokens. Choose "
+                f"{option(name)} {least} or more, or {option('query_tokens')} {slots - beside} or fewer."
+            )

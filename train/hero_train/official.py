@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hero_train.config import HeroConfig
+from hero_train.config import CaptioningConfig, HeroConfig
 from hero_train.errors import CheckpointError
 from hero_train.model.hero import HeroModel
 
@@ -27,6 +27,20 @@ _LAYER = {
     "intermediate.dense": "intermediate",
     "output.dense": "output",
     "output.LayerNorm": "norm",
+    # The caption decoder's layers, as the authors spell them.
+    "self_attention.query": "attention.query",
+    "self_attention.key": "attention.key",
+    "self_attention.value": "attention.value",
+    "add_norm_1.dense": "attention.output",
+    "add_norm_1.LayerNorm": "attention.norm",
+    "dec_enc_attention.query": "clips.query",
+    "dec_enc_attention.key": "clips.key",
+    "dec_enc_attention.value": "clips.value",
+    "add_norm_2.dense": "clips.output",
+    "add_norm_2.LayerNorm": "clips.norm",
+    "intermidiate.dense": "intermediate",
+    "add_norm_3.dense": "output",
+    "add_norm_3.LayerNorm": "norm",
 }
 _MODULES = {
     "v_encoder.f_encoder.embeddings.word_embeddings": "cross_modal.text.word",
@@ -54,10 +68,36 @@ _MODULES = {
     "video_query_linear": "moment.query",
     "video_st_predictor": "moment.start",
     "video_ed_predictor": "moment.end",
+    "qa_pool": "answer_pool",
+    "qa_pred_head.linear_1": "answer.inner",
+    "qa_pred_head.LayerNorm": "answer.norm",
+    "qa_pred_head.linear_2": "answer.output",
+    "st_ed_pool": "span_pool",
+    "st_ed_pred_head.linear_1": "span.inner",
+    "st_ed_pred_head.LayerNorm": "span.norm",
+    "st_ed_pred_head.linear_2": "span.output",
+    "violin_pool": "truth_pool",
+    "violin_pred_head.linear_1": "truth.inner",
+    "violin_pred_head.LayerNorm": "truth.norm",
+    "violin_pred_head.linear_2": "truth.output",
+    "v_encoder.f_encoder.lm_head": "language",
+    "v_encoder.f_encoder.lm_head.dense": "language.dense",
+    "v_encoder.f_encoder.lm_head.LayerNorm": "language.norm",
+    "v_encoder.feat_regress.net.0": "regression.inner",
+    "v_encoder.feat_regress.net.2": "regression.norm",
+    "v_encoder.feat_regress.net.3": "regression.output",
+    "v_encoder.fom_output.linear_1": "order.inner",
+    "v_encoder.fom_output.LayerNorm": "order.norm",
+    "v_encoder.fom_output.linear_2": "order.output",
+    "v_encoder.mask_embedding": "temporal_mask",
+    "v_encoder.f_encoder.img_embeddings.mask_embedding": "cross_modal_mask",
+    "position_embeddings": "decoder.position",
+    "emb_LayerNorm": "decoder.norm",
 }
 _STACKS = {
     "v_encoder.f_encoder.encoder.layer": "cross_modal.layers",
     "v_encoder.c_encoder.encoder.layer": "temporal.layers",
+    "decoder.layer": "decoder.layers",
 }
 
 # Why an official parameter has no place in a retrieval model, by the start of its name.
@@ -66,11 +106,14 @@ _UNUSED = {
     "v_encoder.f_encoder.pad": "a constant buffer",
     "v_encoder.f_encoder.pooler": "computed by the authors' code but never used",
     "v_encoder.c_encoder.pooler": "never used by the authors' code",
+    "v_encoder.f_encoder.lm_head.decoder": "the word embeddings once more",
     "v_encoder.f_encoder.lm_head": "head of masked language modelling",
     "v_encoder.feat_regress": "head of masked frame modelling",
     "v_encoder.fom_output": "head of frame order modelling",
     "v_encoder.mask_embedding": "used in masked frame modelling only",
     "v_encoder.f_encoder.img_embeddings.mask_embedding": "used in masked frame modelling only",
+    "decoder.tri_mask": "a constant buffer",
+    "loss_func.one_hot": "a constant buffer",
 }
 
 
@@ -90,7 +133,7 @@ class ImportReport:
 
 
 def our_name(official: str) -> str | None:
-    """Our name of an official parameter, or None when the retrieval model has no place for it."""
+    """Our name of an official parameter, or None when no model of ours has a place for it."""
     official = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", official))
     module, _, leaf = official.rpartition(".")
     if module in _MODULES:
@@ -139,6 +182,20 @@ def infer_config(state: Mapping[str, Tensor], *, num_heads: int | None = None) -
     return replace(config, **changes)
 
 
+def infer_captioning_config(state: Mapping[str, Tensor], *, num_heads: int | None = None) -> CaptioningConfig:
+    """``infer_config`` with the sizes of the caption decoder.
+
+    Raises:
+        CheckpointError: as ``infer_config``, or no decoder.
+    """
+    if (table := state.get("position_embeddings.weight")) is None:
+        raise CheckpointError(
+            "The checkpoint has no 'position_embeddings.weight'; expected the authors' model for TVC."
+        )
+    config = CaptioningConfig.of(infer_config(state, num_heads=num_heads))
+    return replace(config, decoder_layers=_depth(state, "decoder.layer"), decoder_positions=len(table))
+
+
 def _heads_of(hidden: int) -> int:
     if hidden % 64:
         raise CheckpointError(f"Hidden size {hidden} is not a multiple of the authors' head width 64; pass num_heads.")
@@ -163,6 +220,15 @@ def model_from_official(
         CheckpointError: a tensor of another shape than the model has.
     """
     model = HeroModel(config or infer_config(state, num_heads=num_heads))
+    return model, load_official(model, state)
+
+
+def load_official(model: nn.Module, state: Mapping[str, Tensor]) -> ImportReport:
+    """Load an official state dict into a model of any task, which is put into evaluation mode.
+
+    Raises:
+        CheckpointError: a tensor of another shape than the model has.
+    """
     target = model.state_dict()
     report = ImportReport()
     for official, tensor in state.items():
@@ -184,7 +250,8 @@ def model_from_official(
         report.loaded.append(official)
     report.fresh.extend(sorted(set(target) - {our_name(official) for official in report.loaded}))
     model.load_state_dict(target)
-    return model.eval(), report
+    model.eval()
+    return report
 
 
 def read_official(path: Path) -> dict[str, Tensor]:

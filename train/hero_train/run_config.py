@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hero_sdk.rows import RowGeometry
 from hero_train.data.annotations import Rounding
+from hero_train.data.pretraining import PretrainingSampling
 from hero_train.data.sampling import SamplingConfig
 from hero_train.errors import ConfigError
 from hero_train.losses import RetrievalLossConfig
@@ -17,28 +18,39 @@ from hero_train.metrics import METRICS
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+ROBERTA = "roberta:"
+"""In front of a folder or hub id of transformers: ``initial`` is then a RoBERTa and no HERO."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSection(_Section):
-    """Where the training set lies. Relative paths count from the configuration file's folder.
+class VideoSection(_Section):
+    """Where the videos lie. Relative paths count from the configuration file's folder.
 
     Attributes:
         videos: folder of video files; a video's id is its file name without suffix.
         subtitles: folder of ``<id>.srt`` or ``<id>.vtt``; None trains without text.
-        train, validation, test: annotation files in the format of TVR (JSONL).
         features: folder that keeps extracted features between runs.
-        rounding: which clips a moment is trained to reach; see ``moment_clips``.
     """
 
     videos: Path
     subtitles: Path | None = None
+    features: Path
+
+
+class DataSection(VideoSection):
+    """Where the training set lies: videos, and what people wrote about them.
+
+    Attributes:
+        train, validation, test: annotation files in the format of TVR (JSONL).
+        rounding: which clips a moment is trained to reach; see ``moment_clips``.
+    """
+
     train: Path
     validation: Path | None = None
     test: Path | None = None
-    features: Path
     rounding: Rounding = "outward"
 
 
@@ -79,45 +91,42 @@ class OptimisationSection(_Section):
     hard_negatives_after: int | None = None
 
 
-class RunConfig(_Section):
-    """A whole run.
+class BaseRunConfig(_Section):
+    """What every run has.
 
     Attributes:
         output: folder of the run. Its ``checkpoint/`` is what ``hero-export`` takes.
-        data, tokenizer, sampling, loss, optimisation: see the sections.
+        data, tokenizer, optimisation: see the sections.
         frame_encoder: folder that ``hero-export frame-encoder`` wrote.
         model: entries of ``HeroConfig``; ``vocab_size`` and ``feature_dim`` follow from the tokenizer and the frame encoder.
-        initial: checkpoint folder, hub id or official ``.pt`` to start from; None starts from random weights.
+        initial: checkpoint folder, hub id or official ``.pt`` to start from, or ``roberta:`` with a folder or hub id; None starts
+            from random weights.
         rows: shapes to pack batches into.
         precision: "auto" takes bf16 where the processor multiplies it in hardware and fp32 elsewhere.
         threads: of the CPU; None leaves it to torch.
-        evaluate_every, checkpoint_every: in optimiser steps; 0 does so only at the end.
-        best_metric: decides which checkpoint is kept as the best on the validation split.
+        checkpoint_every: in optimiser steps; 0 keeps none to resume from.
     """
 
     output: Path
-    data: DataSection
+    data: VideoSection
     frame_encoder: Path
     tokenizer: TokenizerSection = TokenizerSection()
     model: dict[str, Any] = Field(default_factory=dict)
     initial: str | None = None
-    sampling: SamplingConfig = SamplingConfig()
-    loss: RetrievalLossConfig = RetrievalLossConfig()
     optimisation: OptimisationSection = OptimisationSection()
     rows: RowGeometry = RowGeometry()
     precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)
     seed: int = 77
-    evaluate_every: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=0, ge=0)
-    best_metric: str = "VCMR/R@1/IoU=0.7"
+
+    @property
+    def has_random_frames(self) -> bool:
+        """Whether the weights that read frames begin at random: RoBERTa has words only."""
+        return self.initial is None or self.initial.startswith(ROBERTA)
 
     @model_validator(mode="after")
-    def _follows_from_the_data(self) -> RunConfig:
-        if self.best_metric not in METRICS:
-            raise ValueError(
-                f"best_metric is {self.best_metric!r}, which no evaluation has; expected one of {', '.join(METRICS)}"
-            )
+    def _follows_from_the_data(self) -> BaseRunConfig:
         if derived := {"vocab_size", "feature_dim"} & set(self.model):
             raise ValueError(
                 f"model sets {sorted(derived)}, which follow from the tokenizer and the frame encoder; leave them out"
@@ -125,12 +134,52 @@ class RunConfig(_Section):
         return self
 
 
-def load_run_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+class RunConfig(BaseRunConfig):
+    """A run of fine-tuning for moment retrieval.
+
+    Attributes:
+        data, sampling, loss: see the sections.
+        evaluate_every: in optimiser steps; 0 does so only at the end.
+        best_metric: decides which checkpoint is kept as the best on the validation split.
+    """
+
+    data: DataSection
+    sampling: SamplingConfig = SamplingConfig()
+    loss: RetrievalLossConfig = RetrievalLossConfig()
+    evaluate_every: int = Field(default=0, ge=0)
+    best_metric: str = "VCMR/R@1/IoU=0.7"
+
+    @model_validator(mode="after")
+    def _is_evaluated(self) -> RunConfig:
+        if self.best_metric not in METRICS:
+            raise ValueError(
+                f"best_metric is {self.best_metric!r}, which no evaluation has; expected one of {', '.join(METRICS)}"
+            )
+        return self
+
+
+class PretrainingConfig(BaseRunConfig):
+    """A run of pre-training, which needs videos with subtitles and no annotations.
+
+    Attributes:
+        sampling: see the section.
+        loss: of video-subtitle matching.
+    """
+
+    sampling: PretrainingSampling = PretrainingSampling()
+    loss: RetrievalLossConfig = RetrievalLossConfig()
+
+
+Config = TypeVar("Config", bound=BaseRunConfig)
+
+
+def load_config(path: Path, overrides: list[str] | None, kind: type[Config]) -> Config:
     """Read a configuration file.
 
     Args:
         path: of the YAML file.
         overrides: such as ``optimisation.steps=100``; values are YAML.
+        kind: of run.
 
     Raises:
         ConfigError: no such file, not YAML, an entry that no run has or a value that does not fit; the message names each.
@@ -146,11 +195,16 @@ def load_run_config(path: Path, overrides: list[str] | None = None) -> RunConfig
     for override in overrides or []:
         _apply(content, override)
     try:
-        config = TypeAdapter(RunConfig).validate_python(content)
+        config = kind.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"{path} does not describe a run: {problems}.") from error
     return _resolve(config, path.parent)
+
+
+def load_run_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """``load_config`` of a run of fine-tuning for moment retrieval."""
+    return load_config(path, overrides, RunConfig)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -169,13 +223,12 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"The value of the override {override!r} is not YAML ({error}).") from error
 
 
-def _resolve(config: RunConfig, base: Path) -> RunConfig:
+def _resolve(config: Config, base: Path) -> Config:
     """Make relative paths count from the configuration file."""
-    data = config.data.model_copy(
+    data = config.data
+    data = data.model_copy(
         update={
-            name: base / value
-            for name in DataSection.model_fields
-            if isinstance(value := getattr(config.data, name), Path)
+            name: base / value for name in type(data).model_fields if isinstance(value := getattr(data, name), Path)
         }
     )
     tokenizer = config.tokenizer.model_copy(update={"source": _file_or_id(config.tokenizer.source, base)})
@@ -192,9 +245,11 @@ def _resolve(config: RunConfig, base: Path) -> RunConfig:
 
 def _file_or_id(source: str | None, base: Path) -> str | None:
     """A path that counts from the configuration file, where there is one; a hub id stays as it is."""
+    if source is not None and source.startswith(ROBERTA):
+        return f"{ROBERTA}{_file_or_id(source.removeprefix(ROBERTA), base)}"
     return source if source is None or not (base / source).exists() else str(base / source)
 
 
-def dump_run_config(config: RunConfig) -> str:
+def dump_run_config(config: BaseRunConfig) -> str:
     """The resolved configuration as YAML, for the record of a run."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -39,6 +39,11 @@ def load_tokenizer_json(source: str) -> str:
     return str(backend.to_str())
 
 
+def embedding_rows(vocabulary: int) -> int:
+    """Rows of a word embedding for so many token ids: a multiple of 8 keeps the matrix products aligned."""
+    return -(-vocabulary // 8) * 8
+
+
 def train_tokenizer_json(texts: Iterable[str], vocabulary: int) -> str:
     """Train a byte-level BPE of RoBERTa's kind, with its special ids (``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3).
 

@@ -88,7 +88,7 @@ def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tupl
         raise CheckpointError(
             f"{checkpoint} cannot be resumed ({error}). Delete it to resume from an earlier one."
         ) from error
-    saved = HeroModel.from_pretrained(checkpoint)
+    saved = type(model).from_pretrained(checkpoint)
     if saved.config != model.config:
         raise CheckpointError(
             f"{checkpoint} has another architecture than the configuration: {saved.config} instead of {model.config}. "

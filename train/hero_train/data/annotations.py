@@ -81,18 +81,27 @@ def _moment_query(content: dict[str, Any], where: str) -> MomentQuery:
         raise DataError(f"{where} has type {kind!r}; expected one of {QUERY_TYPES}.")
     if not isinstance(content["desc"], str) or not content["desc"].strip():
         raise DataError(f"{where} has an empty desc; expected a sentence.")
-    moment = content["ts"]
-    numbers = isinstance(moment, list) and len(moment) == 2 and all(isinstance(value, int | float) for value in moment)
-    if not numbers or not all(map(math.isfinite, moment)) or not 0 <= moment[0] < moment[1]:
-        raise DataError(f"{where} has ts {moment!r}; expected [start, end] in seconds with 0 <= start < end.")
+    start, end = parse_moment(content["ts"], where)
     return MomentQuery(
         query_id=str(content["desc_id"]),
         text=content["desc"],
         video_id=str(content["vid_name"]),
-        start=float(moment[0]),
-        end=float(moment[1]),
+        start=start,
+        end=end,
         type=cast("QueryType", kind),
     )
+
+
+def parse_moment(value: Any, where: str) -> tuple[float, float]:
+    """Start and end of a moment in seconds, from the entry ``ts`` of an annotation.
+
+    Raises:
+        DataError: not ``[start, end]`` with 0 <= start < end; the message begins with ``where``.
+    """
+    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(one, int | float) for one in value)
+    if not numbers or not all(map(math.isfinite, value)) or not 0 <= value[0] < value[1]:
+        raise DataError(f"{where} has ts {value!r}; expected [start, end] in seconds with 0 <= start < end.")
+    return float(value[0]), float(value[1])
 
 
 def moment_clips(

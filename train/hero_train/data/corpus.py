@@ -57,6 +57,25 @@ class CorpusVideo:
     queries: list[EncodedQuery] = field(default_factory=list)
     annotations: list[MomentQuery] = field(default_factory=list)
 
+    def ask(
+        self, query: MomentQuery, tokens: IntArray, clip_interval: float, rounding: Rounding, marked: bool = True
+    ) -> None:
+        """Add an annotated query; one whose moment starts after the last clip that is read is left out.
+
+        Args:
+            query: about this video.
+            tokens: its text with ``<s>`` in front.
+            clip_interval: seconds per clip.
+            rounding: see ``moment_clips``.
+            marked: see ``EncodedQuery``.
+        """
+        clips = len(self.input.features)
+        if query.start >= clips * clip_interval:
+            return
+        first, last = moment_clips(query.start, query.end, clip_interval, clips, rounding)
+        self.queries.append(EncodedQuery(tokens, first, last, query.type, marked))
+        self.annotations.append(query)
+
 
 def read_all_subtitles(folder: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
     """The subtitles of videos, from ``folder/video_id.srt`` or ``.vtt``; none for a video that has no such file."""
@@ -91,14 +110,23 @@ def build_corpus(
             videos[query.video_id] = _build_video(
                 query.video_id, features[query.video_id], spoken[query.video_id], tokenizer, config, rounding
             )
-        video = videos[query.video_id]
-        clips = len(video.input.features)
-        if query.start >= clips * config.clip_interval:
-            continue
-        first, last = moment_clips(query.start, query.end, config.clip_interval, clips, rounding)
-        video.queries.append(EncodedQuery(tokenizer.encode_query(query.text), first, last, query.type))
-        video.annotations.append(query)
+        videos[query.video_id].ask(query, tokenizer.encode_query(query.text), config.clip_interval, rounding)
     return list(videos.values())
+
+
+def build_input(
+    extracted: VideoFeatures, subtitles: Sequence[Subtitle], tokenizer: TextTokenizer, config: HeroConfig
+) -> VideoInput:
+    """What the encoders read of a video, cut to the clip limit."""
+    features = extracted.features[: config.clip_limit]
+    segments = build_segments(
+        subtitles,
+        len(features),
+        clip_interval=config.clip_interval,
+        tokenizer=tokenizer,
+        context=config.subtitle_context,
+    )
+    return VideoInput(features, segments)
 
 
 def _build_video(
@@ -109,25 +137,28 @@ def _build_video(
     config: HeroConfig,
     rounding: Rounding,
 ) -> CorpusVideo:
-    features = extracted.features[: config.clip_limit]
-    segments = build_segments(
-        subtitles,
-        len(features),
-        clip_interval=config.clip_interval,
-        tokenizer=tokenizer,
-        context=config.subtitle_context,
+    shown = build_input(extracted, subtitles, tokenizer, config)
+    texts = [tokenizer.encode_query(subtitle.text) for subtitle in subtitles]
+    spoken = spoken_queries(subtitles, texts, len(shown.features), config.clip_interval, rounding)
+    return CorpusVideo(video_id, extracted.duration, shown, spoken)
+
+
+def spoken_queries(
+    subtitles: Sequence[Subtitle], texts: Sequence[IntArray], clips: int, clip_interval: float, rounding: Rounding
+) -> tuple[EncodedQuery, ...]:
+    """Each subtitle as a query for the clips that it is spoken over; those after the last clip are left out.
+
+    Args:
+        subtitles, texts: what is said, in seconds, and its tokens with ``<s>`` in front.
+        clips: of the video.
+        clip_interval: seconds per clip.
+        rounding: see ``moment_clips``.
+    """
+    return tuple(
+        EncodedQuery(tokens, *moment_clips(subtitle.start, subtitle.end, clip_interval, clips, rounding), "t", False)
+        for subtitle, tokens in zip(subtitles, texts, strict=True)
+        if subtitle.start < clips * clip_interval
     )
-    spoken = tuple(
-        EncodedQuery(
-            tokenizer.encode_query(subtitle.text),
-            *moment_clips(subtitle.start, subtitle.end, config.clip_interval, len(features), rounding),
-            "t",
-            marked=False,
-        )
-        for subtitle in subtitles
-        if subtitle.start < len(features) * config.clip_interval
-    )
-    return CorpusVideo(video_id, extracted.duration, VideoInput(features, segments), spoken)
 
 
 def without_text(video: VideoInput) -> VideoInput:

@@ -149,12 +149,8 @@ class RetrievalSampler:
         return [query for query in video.queries if query.type in _ANSWERABLE[view]]
 
     def _part(self, step: int, rank: int) -> list[CorpusVideo]:
-        """A process's videos: consecutive parts of a permutation that changes with every pass over the data."""
-        joint = self._config.videos * self._world
-        per_pass = len(self._videos) // joint
-        order = np.random.default_rng([self._seed, 3, step // per_pass]).permutation(len(self._videos))
-        start = (step % per_pass) * joint + rank * self._config.videos
-        return [self._videos[index] for index in order[start : start + self._config.videos]]
+        drawn = draw_part(len(self._videos), self._config.videos, step, self._seed, rank, self._world)
+        return [self._videos[index] for index in drawn]
 
     def _collate(
         self,
@@ -179,6 +175,25 @@ class RetrievalSampler:
             query_video=np.array(owners, dtype=np.int64),
             view=view,
         )
+
+
+def draw_part(count: int, size: int, step: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """A process's part of a joint batch: consecutive parts of a permutation that changes with every pass over the data.
+
+    Args:
+        count: videos there are; at least ``size * world``.
+        size: videos per process.
+        step, seed: decide, and nothing else does.
+        rank, world: which part of the joint batch.
+
+    Returns:
+        (size,) indices of videos, none twice in a joint batch.
+    """
+    joint = size * world
+    per_pass = count // joint
+    order = np.random.default_rng([seed, 3, step // per_pass]).permutation(count)
+    start = (step % per_pass) * joint + rank * size
+    return order[start : start + size]
 
 
 def _draw(rng: np.random.Generator, queries: Sequence[EncodedQuery], count: int) -> list[EncodedQuery]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalE
 from hero_train.model.layers import initialise
 from hero_train.model.moment import MomentHead
 
+if TYPE_CHECKING:
+    from typing import Self
+
 SMALLEST_DEVIATION = 0.05
 """Of a normed feature; one that hardly ever differs is not blown up."""
 
@@ -31,8 +35,10 @@ class QueryOutput:
     span_vector: Tensor
 
 
-class HeroModel(nn.Module):
-    """Hierarchical video-and-language encoder with its retrieval head (Li et al., EMNLP 2020)."""
+class HeroEncoders(nn.Module):
+    """Both stages of HERO, which every task's model has, and how its checkpoints are kept."""
+
+    config_class: ClassVar[type[HeroConfig]] = HeroConfig
 
     def __init__(self, config: HeroConfig) -> None:
         super().__init__()
@@ -42,13 +48,11 @@ class HeroModel(nn.Module):
         # The heads keep the library's own initialisation, as in the authors' code.
         initialise(self.cross_modal, config.initializer_range)
         initialise(self.temporal, config.initializer_range)
-        self.query = QueryEncoder(config)
-        self.moment = MomentHead(config)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.moment.query.weight.device
+        return self.cross_modal.text.word.weight.device
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
@@ -73,11 +77,6 @@ class HeroModel(nn.Module):
         padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
         return padded, torch.arange(padded.shape[1], device=clips.device) < lengths[:, None]
 
-    def encode_queries(self, token_ids: Tensor, segment_ids: Tensor) -> QueryOutput:
-        """Queries of ``hero_sdk.rows.pack_queries``, (Q, T) each, to vectors."""
-        vector = self.query(self.cross_modal.encode_text(token_ids, segment_ids), segment_ids)
-        return QueryOutput(vector, self.moment.query(vector))
-
     @torch.no_grad()
     def standardise_features(self, features: Tensor) -> None:
         """Prepare a model with random weights for a kind of frame feature.
@@ -96,19 +95,12 @@ class HeroModel(nn.Module):
             norm.weight.copy_(scale)
             norm.bias.copy_(-mean * scale)
 
-    def moment_spec(self) -> MomentSpec:
-        """The moment head and the search protocol, as span search and the manifest of a bundle take them."""
-        start, end = (
-            tuple(map(float, conv.weight.detach().flatten())) for conv in (self.moment.start, self.moment.end)
-        )
-        return MomentSpec(start, end, min_clips=self.config.min_span_clips, max_clips=self.config.max_span_clips)
-
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Numpy arrays as tensors on the model's device."""
         return {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in arrays.items()}
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> HeroModel:
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Self:
         """Load a checkpoint that ``save_pretrained`` wrote.
 
         Args:
@@ -119,10 +111,31 @@ class HeroModel(nn.Module):
             CheckpointError: no such checkpoint, or weights that do not fit its configuration.
         """
         folder = resolve_folder(source, revision)
-        model = cls(HeroConfig.load(folder))
+        model = cls(cls.config_class.load(folder))
         load_weights(model, folder)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it does not exist."""
         save_weights(self, self.config, Path(folder))
+
+
+class HeroModel(HeroEncoders):
+    """Hierarchical video-and-language encoder with its retrieval head (Li et al., EMNLP 2020)."""
+
+    def __init__(self, config: HeroConfig) -> None:
+        super().__init__(config)
+        self.query = QueryEncoder(config)
+        self.moment = MomentHead(config)
+
+    def encode_queries(self, token_ids: Tensor, segment_ids: Tensor) -> QueryOutput:
+        """Queries of ``hero_sdk.rows.pack_queries``, (Q, T) each, to vectors."""
+        vector = self.query(self.cross_modal.encode_text(token_ids, segment_ids), segment_ids)
+        return QueryOutput(vector, self.moment.query(vector))
+
+    def moment_spec(self) -> MomentSpec:
+        """The moment head and the search protocol, as span search and the manifest of a bundle take them."""
+        start, end = (
+            tuple(map(float, conv.weight.detach().flatten())) for conv in (self.moment.start, self.moment.end)
+        )
+        return MomentSpec(start, end, min_clips=self.config.min_span_clips, max_clips=self.config.max_span_clips)

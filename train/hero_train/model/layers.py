@@ -18,8 +18,8 @@ def segment_mask(segment_ids: Tensor) -> Tensor:
     return (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with its output projection, residual and norm."""
+class Attention(nn.Module):
+    """Multi-head attention with its output projection, residual and norm."""
 
     def __init__(self, hidden_size: int, num_heads: int, hidden_dropout: float, attention_dropout: float) -> None:
         super().__init__()
@@ -32,10 +32,14 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(hidden_dropout)
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(R, S, hidden), mask (R, 1, S or 1, S) bool -> (R, S, hidden)."""
-        query, key, value = (self._heads(project(hidden)) for project in (self.query, self.key, self.value))
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """What a sequence offers to those that attend to it: (R, K, hidden) -> twice (R, heads, K, width)."""
+        return self._heads(self.key(source)), self._heads(self.value(source))
+
+    def attend(self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """(R, S, hidden) over keys and values (R, heads, K, width), mask (R or 1, 1, S or 1, K) bool -> (R, S, hidden)."""
         dropout = self.attention_dropout if self.training else 0.0
+        query = self._heads(self.query(hidden))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         attended = attended.transpose(1, 2).reshape(hidden.shape)
         return self.norm(hidden + self.dropout(self.output(attended)))
@@ -43,6 +47,14 @@ class SelfAttention(nn.Module):
     def _heads(self, projected: Tensor) -> Tensor:
         rows, slots, width = projected.shape
         return projected.view(rows, slots, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+
+class SelfAttention(Attention):
+    """Attention of a sequence to itself."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(R, S, hidden), mask (R or 1, 1, S or 1, S) bool -> (R, S, hidden)."""
+        return self.attend(hidden, *self.keys_values(hidden), mask)
 
 
 class TransformerLayer(nn.Module):
@@ -60,7 +72,10 @@ class TransformerLayer(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(R, S, hidden), mask (R, 1, S or 1, S) bool -> (R, S, hidden)."""
-        hidden = self.attention(hidden, mask)
+        return self.feed_forward(self.attention(hidden, mask))
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """The second half: (R, S, hidden) -> (R, S, hidden)."""
         return self.norm(hidden + self.dropout(self.output(F.gelu(self.intermediate(hidden)))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hero_sdk.frame_encoder import FrameEncoder
 from hero_sdk.tokens import TextTokenizer
 from hero_train.config import HeroConfig
-from hero_train.data.annotations import MomentQuery
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import VideoFeatures, extract_features, find_videos, missing_videos
 from hero_train.errors import ConfigError, DataError
 from hero_train.geometry import check_geometry
 from hero_train.model.hero import HeroModel
 from hero_train.official import model_from_official, read_official
-from hero_train.run_config import RunConfig, dump_run_config
-from hero_train.tokenizer import load_tokenizer_json, train_tokenizer_json
+from hero_train.roberta import model_from_roberta
+from hero_train.run_config import ROBERTA, BaseRunConfig, dump_run_config
+from hero_train.tokenizer import embedding_rows, load_tokenizer_json, train_tokenizer_json
 from hero_train.training_state import latest_state
 
 
-def prepare_output(config: RunConfig, resume: bool) -> None:
+def prepare_output(config: BaseRunConfig, resume: bool) -> None:
     """Make the output folder and record the configuration in it.
 
     Raises:
@@ -39,18 +40,17 @@ def prepare_output(config: RunConfig, resume: bool) -> None:
     (config.output / "config.yaml").write_text(dump_run_config(config), encoding="utf-8")
 
 
-def make_tokenizer(config: RunConfig, queries: list[MomentQuery]) -> str:
-    """The ``tokenizer.json`` that the configuration names, or one that is trained on the queries and their videos' subtitles."""
+def make_tokenizer(config: BaseRunConfig, texts: Iterable[str], video_ids: Iterable[str]) -> str:
+    """The ``tokenizer.json`` that the configuration names, or one that is trained on texts and on the subtitles of videos."""
     if config.tokenizer.source:
         return load_tokenizer_json(config.tokenizer.source)
-    texts = [query.text for query in queries]
-    spoken = read_all_subtitles(config.data.subtitles, (query.video_id for query in queries))
-    texts += [subtitle.text for subtitles in spoken.values() for subtitle in subtitles]
-    return train_tokenizer_json(texts, config.tokenizer.vocabulary)
+    spoken = read_all_subtitles(config.data.subtitles, video_ids)
+    said = [subtitle.text for subtitles in spoken.values() for subtitle in subtitles]
+    return train_tokenizer_json([*texts, *said], config.tokenizer.vocabulary)
 
 
-def make_model(config: RunConfig, tokenizer: TextTokenizer, encoder: FrameEncoder, console: Console) -> HeroModel:
-    """The initial checkpoint, or a model with random weights that fits the tokenizer and the frame encoder.
+def make_model(config: BaseRunConfig, tokenizer: TextTokenizer, encoder: FrameEncoder, console: Console) -> HeroModel:
+    """The initial checkpoint, or a model with random or RoBERTa's weights that fits the tokenizer and the frame encoder.
 
     Raises:
         ConfigError: the model does not fit the tokenizer, the frame encoder or the rows.
@@ -58,11 +58,17 @@ def make_model(config: RunConfig, tokenizer: TextTokenizer, encoder: FrameEncode
     """
     width = encoder.spec.feature_dim
     if config.initial is None:
-        # A multiple of 8 keeps the matrix products aligned.
-        vocabulary = -(-tokenizer.vocabulary_size // 8) * 8
+        vocabulary = embedding_rows(tokenizer.vocabulary_size)
         model = HeroModel(
             HeroConfig.from_dict({**config.model, "vocab_size": vocabulary, "feature_dim": width}, "model")
         )
+    elif config.initial.startswith(ROBERTA):
+        model = model_from_roberta(config.initial.removeprefix(ROBERTA), {**config.model, "feature_dim": width})
+        if embedding_rows(tokenizer.vocabulary_size) != model.config.vocab_size:
+            raise ConfigError(
+                f"{config.initial} has {model.config.vocab_size} rows of words (a multiple of 8) and the tokenizer "
+                f"{tokenizer.vocabulary_size} ids. Set tokenizer.source to the same RoBERTa."
+            )
     else:
         model = _with_settings(_initial(config.initial, console), config)
         if model.config.feature_dim != width or model.config.vocab_size < tokenizer.vocabulary_size:
@@ -84,7 +90,7 @@ def _initial(source: str, console: Console) -> HeroModel:
     return model
 
 
-def _with_settings(model: HeroModel, config: RunConfig) -> HeroModel:
+def _with_settings(model: HeroModel, config: BaseRunConfig) -> HeroModel:
     """The model with the configuration's entries, such as dropout, in place of the checkpoint's."""
     settings = HeroConfig.from_dict({**dataclasses.asdict(model.config), **config.model}, "model")
     changed = HeroModel(settings)
@@ -98,27 +104,25 @@ def _with_settings(model: HeroModel, config: RunConfig) -> HeroModel:
     return changed
 
 
-def start_from(model: HeroModel, features: dict[str, VideoFeatures], queries: list[MomentQuery]) -> None:
-    """Give a model with random weights its start for the training videos' features."""
-    seen = dict.fromkeys(query.video_id for query in queries)
-    sample = np.concatenate([features[video_id].features for video_id in seen])
+def start_from(model: HeroModel, features: dict[str, VideoFeatures], video_ids: Iterable[str]) -> None:
+    """Give a model whose weights for frames are random its start for the training videos' features."""
+    sample = np.concatenate([features[video_id].features for video_id in dict.fromkeys(video_ids)])
     model.standardise_features(torch.from_numpy(sample))
     model.moment.initialise_edges()
 
 
 def read_features(
-    config: RunConfig,
+    config: BaseRunConfig,
     encoder: FrameEncoder,
     clip_interval: float,
-    queries: dict[str, list[MomentQuery]],
+    wanted: Sequence[str],
     console: Console,
 ) -> dict[str, VideoFeatures]:
-    """Features of every video that a query is about.
+    """Features of the videos of these ids.
 
     Raises:
         DataError: a video is missing or cannot be read.
     """
-    wanted = [query.video_id for items in queries.values() for query in items]
     there = find_videos(config.data.videos)
     if absent := [video_id for video_id in dict.fromkeys(wanted) if video_id not in there]:
         raise DataError(
@@ -134,7 +138,7 @@ def read_features(
     if missing := missing_videos(wanted, found):
         raise DataError(
             f"{len(missing)} videos cannot be read, such as {missing[0]}: {dropped[missing[0]]} "
-            "Replace the files, or take their lines out of the annotations."
+            "Replace the files, or leave these videos out of the training set."
         )
     return found
 

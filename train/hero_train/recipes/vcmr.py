@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,11 +23,9 @@ from rich.console import Console
 
 from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
-from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
 from hero_train.data.annotations import read_moment_queries
 from hero_train.data.corpus import build_corpus
 from hero_train.data.sampling import RetrievalSampler
-from hero_train.errors import DataError
 from hero_train.evaluate import RetrievalEvaluation, evaluate_retrieval
 from hero_train.model.hero import HeroModel
 from hero_train.optimisation import build_optimiser, learning_rate, set_learning_rate
@@ -42,6 +38,7 @@ from hero_train.recipes.setup import (
     read_features,
     start_from,
 )
+from hero_train.recipes.steps import check_finite, log, save_checkpoint, seed_dropout
 from hero_train.run_config import RunConfig
 from hero_train.tasks.retrieval import RetrievalTask
 from hero_train.training_state import latest_state, load_state, prune_states, save_state
@@ -83,7 +80,8 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
         split: read_moment_queries(path) for split in SPLITS if (path := getattr(config.data, split)) is not None
     }
     encoder = load_frame_encoder(config.frame_encoder, threads=1)
-    tokenizer_json = make_tokenizer(config, queries["train"])
+    trained_on = [query.video_id for query in queries["train"]]
+    tokenizer_json = make_tokenizer(config, [query.text for query in queries["train"]], trained_on)
     tokenizer = TextTokenizer(tokenizer_json)
     torch.manual_seed(config.seed)
     model = make_model(config, tokenizer, encoder, console)
@@ -91,9 +89,10 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             prepare_output(config, resume)
-        features = read_features(config, encoder, model.config.clip_interval, queries, console)
-    if config.initial is None:
-        start_from(model, features, queries["train"])
+        wanted = [query.video_id for items in queries.values() for query in items]
+        features = read_features(config, encoder, model.config.clip_interval, wanted, console)
+    if config.has_random_frames:
+        start_from(model, features, trained_on)
     splits = {
         split: build_corpus(items, features, config.data.subtitles, tokenizer, model.config, config.data.rounding)
         for split, items in queries.items()
@@ -121,11 +120,11 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
         if "validation" in splits:
             found = evaluate_retrieval(model, splits["validation"], config.rows)
             score = found.metrics["all"][config.best_metric]
-            _log(config, {"step": step, "validation": found.metrics})
+            log(config, {"step": step, "validation": found.metrics})
         # At equal scores the later model is kept: it has seen more.
         if score >= numbers["best"]:
             numbers["best"] = score
-            _save_checkpoint(config, model, tokenizer_json)
+            save_checkpoint(config, model, tokenizer_json)
 
     settings = config.optimisation
     with progress_bar(console) as progress, attention_kernels(accelerator.device):
@@ -133,7 +132,7 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
         began = time.monotonic()
         task.train()
         for step in range(done, settings.steps):
-            _seed_dropout(config.seed, step, accelerator.process_index)
+            seed_dropout(config.seed, step, accelerator.process_index)
             hard = settings.hard_negatives_after is not None and step >= settings.hard_negatives_after
             accelerator.unwrap_model(task).loss = dataclasses.replace(
                 config.loss, hard_negatives=hard or config.loss.hard_negatives
@@ -143,7 +142,7 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
                 with accelerator.accumulate(task):
                     batch = sampler.batch(step * settings.accumulation + part)
                     loss = task(batch)
-                    _check_finite(loss.total, step)
+                    check_finite(loss.total, step)
                     accelerator.backward(loss.total)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
@@ -155,9 +154,7 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
                     name: float(getattr(loss, name).detach()) for name in ("total", "span", "video", "query", "clip")
                 }
                 speed = (finished - done) * config.sampling.videos * settings.accumulation / (time.monotonic() - began)
-                _log(
-                    config, {"step": finished, "loss": parts, "view": batch.view, "videos_per_second": round(speed, 1)}
-                )
+                log(config, {"step": finished, "loss": parts, "view": batch.view, "videos_per_second": round(speed, 1)})
                 progress.update(bar, description=f"training, loss {parts['total']:.3f}, {speed:.0f} videos/s")
             progress.update(bar, completed=finished)
             if accelerator.is_main_process:
@@ -176,28 +173,3 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
         results = {split: dataclasses.asdict(evaluation) for split, evaluation in evaluations.items()}
         (config.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return RunResult(config.output / "checkpoint", evaluations)
-
-
-def _seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Make dropout a function of seed, step and process, so that a resumed run drops the same."""
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
-
-
-def _check_finite(loss: torch.Tensor, step: int) -> None:
-    if not torch.isfinite(loss):
-        raise DataError(
-            f"The loss of step {step} is {float(loss.detach())}. Lower optimisation.learning_rate, use precision: fp32, "
-            "or look for NaN in the features."
-        )
-
-
-def _save_checkpoint(config: RunConfig, model: HeroModel, tokenizer_json: str) -> None:
-    folder = config.output / "checkpoint"
-    model.save_pretrained(folder)
-    (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
-    shutil.copytree(config.frame_encoder, folder / FRAME_ENCODER_FOLDER, dirs_exist_ok=True)
-
-
-def _log(config: RunConfig, entry: dict[str, Any]) -> None:
-    with (config.output / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
