@@ -84,12 +84,12 @@ class Difference:
     score: float
 
 
-def compare(one: Sequence[Answer], other: Sequence[Answer], depth: int = 10, tolerance: float = 1e-4) -> Difference:
-    """Compare the first moments of two engines. Neighbours whose scores are equal to the tolerance may change places."""
+def compare(one: Sequence[Sequence[Moment]], other: Sequence[Sequence[Moment]], tolerance: float = 1e-4) -> Difference:
+    """Compare two engines' moments for the same queries. Neighbours of equal score, to the tolerance, may change places."""
     different, largest = 0, 0.0
     for first, second in zip(one, other, strict=True):
-        scores = {_place(moment): moment.score for moment in second.moments}
-        for moment, counterpart in zip(first.moments[:depth], second.moments[:depth], strict=True):
+        scores = {_place(moment): moment.score for moment in second}
+        for moment, counterpart in zip(first, second, strict=True):
             largest = max(largest, abs(moment.score - counterpart.score))
             same = _place(moment) == _place(counterpart)
             different += not same and abs(scores.get(_place(moment), -1.0) - moment.score) > tolerance

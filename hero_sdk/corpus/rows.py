@@ -190,7 +190,8 @@ class Candidates:
 
     def describe(self, number: int) -> tuple[str, EncodedVideo]:
         """Id and encoded video of a row."""
-        row = self.table.slice(number, 1).to_pylist()[0]
+        # Without the embeddings, which as Python numbers would cost more than all the rest of a search.
+        row = self.table.drop_columns(["vector"]).slice(number, 1).to_pylist()[0]
         start = int(self.lengths[:number].sum())
         subtitles = zip(row["subtitle_start"], row["subtitle_end"], row["subtitle_text"], strict=True)
         video = EncodedVideo(

@@ -32,8 +32,8 @@ def test_a_moment_is_right_in_the_right_video_at_an_iou_of_0_7() -> None:
 
 
 def test_equal_answers_do_not_differ() -> None:
-    one = [answer(Moment("a.mp4", 0, 3, 0.5), Moment("b.mp4", 0, 3, 0.25))]
-    other = [answer(Moment("a.mp4", 0, 3, 0.50001), Moment("b.mp4", 0, 3, 0.25))]
+    one = [[Moment("a.mp4", 0, 3, 0.5), Moment("b.mp4", 0, 3, 0.25)]]
+    other = [[Moment("a.mp4", 0, 3, 0.50001), Moment("b.mp4", 0, 3, 0.25)]]
     difference = compare(one, other)
     assert difference.moments == 0
     assert difference.score == pytest.approx(1e-5)
@@ -41,9 +41,9 @@ def test_equal_answers_do_not_differ() -> None:
 
 
 def test_another_moment_and_another_score_are_seen() -> None:
-    one = [answer(Moment("a.mp4", 0, 3, 0.5))]
-    assert compare(one, [answer(Moment("a.mp4", 0, 4.5, 0.5))]).moments == 1
-    shifted = compare(one, [answer(Moment("a.mp4", 0, 3, 0.501))])
+    one = [[Moment("a.mp4", 0, 3, 0.5)]]
+    assert compare(one, [[Moment("a.mp4", 0, 4.5, 0.5)]]).moments == 1
+    shifted = compare(one, [[Moment("a.mp4", 0, 3, 0.501)]])
     assert shifted == Difference(0, pytest.approx(1e-3))
     for difference in (Difference(1, 0.0), shifted):
         with pytest.raises(DemoError, match="expected the same moments"):
@@ -52,13 +52,13 @@ def test_another_moment_and_another_score_are_seen() -> None:
 
 def test_moments_of_one_score_may_change_places() -> None:
     first, second = Moment("a.mp4", 0, 3, 0.5), Moment("b.mp4", 0, 3, 0.5)
-    assert compare([answer(first, second)], [answer(second, first)]) == Difference(0, 0.0)
+    assert compare([[first, second]], [[second, first]]) == Difference(0, 0.0)
 
 
 def test_a_list_that_is_shorter_is_an_error() -> None:
     first, second = Moment("a.mp4", 0, 3, 0.5), Moment("b.mp4", 0, 3, 0.5)
     with pytest.raises(ValueError, match="shorter"):
-        compare([answer(first, second)], [answer(first)])
+        compare([[first, second]], [[first]])
 
 
 def test_a_recall_below_its_floor_is_said_and_ends_the_demo_when_it_is_no_noise(
