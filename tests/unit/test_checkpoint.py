@@ -141,8 +141,10 @@ def test_a_folder_without_configuration(folder: Path) -> None:
     "source", ["{}/nowhere", "./runs/one", "../runs", "a/b/c", "{}/checkpoint/config.json", "name"]
 )
 def test_what_looks_like_a_path_is_not_looked_up_on_the_hub(
-    folder: Path, source: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(CheckpointError, match="is not a folder; expected a checkpoint folder, or a hub id"):
         resolve_folder(source.format(folder.parent))
