@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,15 +43,15 @@ def _commands() -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file of the run; train/configs has examples.")],
     override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest state of the output folder.")] = False,
 ) -> None:
     """Train by a configuration file and evaluate on its splits."""
     from accelerate import PartialState
 
-    from hero_train.recipes import vcmr
-    from hero_train.run_config import load_run_config
+    from hero_train.run_config import load_config
 
-    result = vcmr.run(load_run_config(config, override), resume=resume)
+    settings = load_config(config, override or [])
+    result = _recipe(settings.task).run(settings, resume=resume)
     if not PartialState().is_main_process:
         return
     for split, evaluation in result.evaluations.items():
@@ -58,21 +59,35 @@ def run(
     typer.echo(f"The checkpoint is {result.checkpoint}.")
 
 
-@app.command()
-def pretrain(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+@app.command("eval")
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="YAML file of a run, such as the config.yaml of its output folder.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to judge; by default the run's own.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None,
 ) -> None:
-    """Pre-train on videos with subtitles, without annotations."""
-    from accelerate import PartialState
+    """Judge a checkpoint on a split of a run's data."""
+    from hero_train.errors import ConfigError
+    from hero_train.run_config import FineTuningConfig, load_config
 
-    from hero_train.recipes import pretrain as recipe
-    from hero_train.run_config import PretrainingConfig, load_config
+    settings = load_config(config, override or [])
+    if not isinstance(settings, FineTuningConfig):
+        raise ConfigError(f"{config} is a run of {settings.task}, which has no annotations to evaluate on.")
+    there = settings.data.annotations()
+    if split not in there:
+        raise ConfigError(f"{config} has no data.{split}; there is {', '.join(there)}.")
+    evaluation = _recipe(settings.task).evaluate(settings, checkpoint or settings.output / "checkpoint", split)
+    show(split, evaluation)
+    if out is not None:
+        out.write_text(json.dumps({split: evaluation.as_dict()}, indent=2) + "\n", encoding="utf-8")
 
-    checkpoint = recipe.run(load_config(config, override, PretrainingConfig), resume=resume)
-    if PartialState().is_main_process:
-        typer.echo(f"The checkpoint is {checkpoint}.")
+
+def _recipe(task: str) -> Any:
+    """The module of a task's recipe."""
+    return importlib.import_module(f"hero_train.recipes.{task}")
 
 
 @app.command()

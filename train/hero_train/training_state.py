@@ -15,23 +15,31 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from hero_train.errors import CheckpointError
-from hero_train.model.hero import HeroModel
+from hero_train.model.hero import HeroEncoders
 
 STATE_FILE = "training_state.json"
 MOMENTS_FILE = "optimiser.safetensors"
 PREFIX = "step-"
 
 
-def _names(model: HeroModel, optimiser: Optimizer) -> dict[str, Tensor]:
+def _names(model: HeroEncoders, optimiser: Optimizer) -> dict[str, Tensor]:
     """The optimiser's parameters by their names in the model."""
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in trained}
 
 
-def save_state(folder: Path, model: HeroModel, optimiser: Optimizer, step: int, numbers: dict[str, float]) -> Path:
+def save_state(
+    folder: Path,
+    model: HeroEncoders,
+    optimiser: Optimizer,
+    step: int,
+    numbers: dict[str, float],
+    scaler: GradScaler | None = None,
+) -> Path:
     """Write a checkpoint of a run.
 
     Args:
@@ -39,6 +47,7 @@ def save_state(folder: Path, model: HeroModel, optimiser: Optimizer, step: int, 
         model, optimiser: as they are after ``step`` steps.
         step: optimiser steps done.
         numbers: anything else that the run wants back.
+        scaler: of the gradients, in fp16.
 
     Returns:
         The folder of the checkpoint.
@@ -53,7 +62,8 @@ def save_state(folder: Path, model: HeroModel, optimiser: Optimizer, step: int, 
         for key, value in optimiser.state.get(parameter, {}).items()
     }
     save_file(moments, partial / MOMENTS_FILE)
-    (partial / STATE_FILE).write_text(json.dumps({"step": step, "numbers": numbers}, indent=2) + "\n", encoding="utf-8")
+    state = {"step": step, "numbers": numbers, "scaler": scaler.state_dict() if scaler is not None else {}}
+    (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
     return target
@@ -71,8 +81,10 @@ def _states(folder: Path) -> list[Path]:
     return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
 
-def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tuple[int, dict[str, float]]:
-    """Put a checkpoint back into a model and its optimiser.
+def load_state(
+    checkpoint: Path, model: HeroEncoders, optimiser: Optimizer, scaler: GradScaler | None = None
+) -> tuple[int, dict[str, float]]:
+    """Put a checkpoint back into a model, its optimiser and, in fp16, the scaler of its gradients.
 
     Returns:
         The steps done, and the numbers that were saved with them.
@@ -83,7 +95,7 @@ def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tupl
     try:
         state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         moments = load_file(checkpoint / MOMENTS_FILE)
-        step, numbers = int(state["step"]), dict(state["numbers"])
+        step, numbers, scale = int(state["step"]), dict(state["numbers"]), dict(state["scaler"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"{checkpoint} cannot be resumed ({error}). Delete it to resume from an earlier one."
@@ -103,6 +115,8 @@ def load_state(checkpoint: Path, model: HeroModel, optimiser: Optimizer) -> tupl
                 key: value if key == "step" else value.to(parameter.device, torch.float32)
                 for key, value in values.items()
             }
+    if scaler is not None and scale:
+        scaler.load_state_dict(scale)
     return step, numbers
 
 

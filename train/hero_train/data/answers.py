@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
 from hero_train.losses import IGNORED_TARGET
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement about a video; ``label`` says whether it is true, or is None where the annotation does not tell."""
+    """A statement about a video.
+
+    Attributes:
+        statement_id: of the annotation (``id``).
+        text: the statement.
+        video_id: the video it is about.
+        label: whether it is true, or None where the annotation does not tell.
+        pair: what a true and a false statement have in common that were written together (``pair_id``), or None.
+    """
 
     statement_id: str
     text: str
     video_id: str
     label: bool | None
+    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,13 @@ class EncodedQuestion:
 
 @dataclass(frozen=True)
 class EncodedStatement:
-    """A statement as the model reads it: its video, the tokens of ``</s>`` statement, and whether it is true (None: unknown)."""
+    """A statement as the model reads it: its video and the tokens of ``</s>`` statement; the rest as in ``Statement``."""
 
     statement_id: str
     video: VideoInput
     tokens: IntArray
     label: bool | None
+    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,7 @@ def _moment(value: Any, where: str) -> tuple[float, float] | None:
 def read_statements(path: Path) -> list[Statement]:
     """Read a file of statements: ``id``, ``statement``, ``vid_name`` and, where known, ``label`` (1 or true, 0 or false).
 
+    Statements with the same ``pair_id`` were written together, one true and one false.
     The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well.
 
     Raises:
@@ -206,6 +215,7 @@ def _statement(content: dict[str, Any], where: str) -> Statement:
         text=_sentence(content, names[1], where),
         video_id=str(content["vid_name"]),
         label=None if label is None else bool(label),
+        pair=None if content.get("pair_id") is None else str(content["pair_id"]),
     )
 
 
@@ -275,7 +285,7 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label)
+        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair)
         for one in statements
     ]
 
@@ -298,28 +308,6 @@ def _read_videos(
 def _separated(tokenizer: TextTokenizer, text: str) -> IntArray:
     """``</s>`` and the tokens of a text."""
     return np.concatenate([np.array([SEPARATOR_ID], dtype=np.int32), tokenizer.encode(text)])
-
-
-def draw(items: Sequence[Item], count: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Item]:
-    """The annotations of a training step: a part of a permutation that changes with every pass over them.
-
-    Args:
-        items: all annotations.
-        count: how many each process draws.
-        seed: of the run.
-        step: from 0; with the seed it decides what is drawn, so that a resumed run draws the same.
-        rank, world: which part of each joint batch this process draws.
-
-    Raises:
-        DataError: fewer annotations than a joint batch takes.
-    """
-    joint = count * world
-    if len(items) < joint:
-        raise DataError(f"There are {len(items)} annotations and a batch takes {joint}; draw fewer at a time.")
-    per_pass = len(items) // joint
-    order = np.random.default_rng([seed, step // per_pass]).permutation(len(items))
-    start = (step % per_pass) * joint + rank * count
-    return [items[index] for index in order[start : start + count]]
 
 
 def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometry) -> QuestionBatch:

@@ -1,0 +1,74 @@
+"""Batches of questions or statements, each a pure function of the seed, the step and the rank."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from hero_train.data.answers import EncodedQuestion, EncodedStatement
+from hero_train.data.augmentation import AugmentationConfig, augment_video
+from hero_train.data.sampling import draw_part
+from hero_train.errors import ConfigError, DataError
+
+Item = TypeVar("Item", EncodedQuestion, EncodedStatement)
+
+
+@dataclass(frozen=True)
+class AnswerSampling:
+    """How batches are drawn.
+
+    Attributes:
+        items: questions, or pairs of statements, per batch and process.
+        augmentation: noise on the videos that are drawn.
+    """
+
+    items: int = 4
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        if self.items < 1:
+            raise ConfigError(f"sampling.items is {self.items}; expected at least 1.")
+
+
+class AnswerSampler(Generic[Item]):
+    """Draws questions or statements. A true and a false statement that were written together are drawn together (as in the paper).
+
+    Args:
+        items: the training split.
+        config: how to draw.
+        seed: of the run.
+        rank, world: which part of each joint batch this process draws.
+
+    Raises:
+        DataError: fewer items, or pairs, than a joint batch takes.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], config: AnswerSampling, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self._config, self._seed, self._rank, self._world = config, seed, rank, world
+        groups: dict[object, list[Item]] = {}
+        for number, item in enumerate(items):
+            pair = item.pair if isinstance(item, EncodedStatement) else None
+            groups.setdefault(number if pair is None else (pair,), []).append(item)
+        self._groups = list(groups.values())
+        if len(self._groups) < config.items * world:
+            raise DataError(
+                f"The training set has {len(self._groups)} questions or pairs of statements and a batch takes "
+                f"{config.items * world}; lower sampling.items."
+            )
+
+    def batch(self, step: int) -> list[Item]:
+        """What is drawn for a step, to be collated; the same for the same seed, step and rank."""
+        chosen = draw_part(len(self._groups), self._config.items, step, self._seed, self._rank, self._world)
+        rng = np.random.default_rng([self._seed, 2, step, self._rank])
+        noise = self._config.augmentation
+        return [
+            dataclasses.replace(item, video=augment_video(item.video, noise, rng))
+            for index in chosen
+            for item in self._groups[index]
+        ]

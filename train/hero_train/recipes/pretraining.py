@@ -1,0 +1,92 @@
+"""Pre-training (MLM, MFM, FOM, VSM) on videos with subtitles, without annotations.
+
+Run with ``hero-train run CONFIG.yaml``, ``task: pretraining``. The output folder gets
+
+    config.yaml         the configuration, resolved
+    log.jsonl           one line per logged step, with the mean loss of each task since the last
+    steps/step-N/       states to resume from, heads of pre-training included
+    checkpoint/         the model without them, with its tokenizer and frame encoder: what fine-tuning takes as ``initial``
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from hero_sdk.alignment import build_segments
+from hero_sdk.rows import VideoInput
+from hero_sdk.tokens import TextTokenizer
+from hero_train.config import HeroConfig
+from hero_train.data.corpus import read_all_subtitles
+from hero_train.data.features import VideoFeatures, find_videos
+from hero_train.data.masking import WordIds
+from hero_train.data.pretraining import PretrainingSampler
+from hero_train.model.hero import HeroModel
+from hero_train.model.pretraining import HeroForPretraining
+from hero_train.recipes.setup import Frames, make_model, make_tokenizer, start_from
+from hero_train.run_config import PretrainingRunConfig
+from hero_train.tasks.pretraining import PretrainingTask
+from hero_train.training import RunResult, Session
+
+
+def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console | None = None) -> RunResult:
+    """Pre-train; arguments and errors as in ``recipes.retrieval``.
+
+    An ``initial`` checkpoint gives the encoders and the retrieval head; the heads of pre-training begin anew.
+    """
+    session = Session(config, resume, console)
+    data = config.data
+    video_ids = list(find_videos(data.videos)) if data.videos else prepared_ids(data.features)
+    tokenizer_json = make_tokenizer(config, [], video_ids)
+    tokenizer, ids = TextTokenizer(tokenizer_json), WordIds.of(tokenizer_json)
+    frames = Frames.of(config, video_ids)
+    start = make_model(HeroModel, session, tokenizer, frames.width)
+    session.prepare_output()
+    features = frames.read(session, start.config.clip_interval, video_ids)
+    if config.has_random_frames:
+        start_from(start, features, video_ids)
+    model = HeroForPretraining(start.config, tokenizer.vocabulary_size)
+    model.load_state_dict({**model.state_dict(), **start.state_dict()})
+    sampler = PretrainingSampler(
+        build(features, data.subtitles, tokenizer, model.config),
+        ids,
+        config.sampling,
+        config.rows,
+        config.seed,
+        config.optimisation.accumulation,
+        session.rank,
+        session.world,
+    )
+
+    def before_step(task: nn.Module, step: int) -> None:
+        """Let hard negatives count more from their step on."""
+        after = config.optimisation.hard_negatives_after
+        hard = config.loss.hard_negatives or (after is not None and step >= after)
+        assert isinstance(task, PretrainingTask)
+        task.matching = dataclasses.replace(config.loss, hard_negatives=hard)
+
+    session.train(
+        PretrainingTask(model, config.loss),
+        model,
+        batch=sampler.batch,
+        save=lambda: session.save_checkpoint(model.retrieval_model(), tokenizer_json),
+        before_step=before_step,
+        name_step=sampler.task,
+    )
+    return RunResult(config.output / "checkpoint", {})
+
+
+def build(
+    features: dict[str, VideoFeatures], subtitles: Path | None, tokenizer: TextTokenizer, config: HeroConfig
+) -> list[VideoInput]:
+    """The videos as pre-training reads them: cut to the clip limit, and without subtitle context."""
+    spoken = read_all_subtitles(subtitles, features)
+    videos = []
+    for video_id, extracted in features.items():
+        cut = extracted.features[: config.clip_limit]
+        segments = build_segments(spoken[video_id], len(cut), clip_interval=config.clip_interval, tokenizer=tokenizer)
+        videos.append(VideoInput(cut, segments))
+    return videos

@@ -1,0 +1,282 @@
+"""One loop for all recipes: steps, precision, processes, logs, states to resume from, the best checkpoint.
+
+A recipe says what its model, its batches and its evaluation are; everything between is here. Batches and dropout are functions
+of the seed and the step, so that a run that was killed ends, once resumed, where an uninterrupted one does, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedDataParallelKwargs
+from rich.console import Console
+from torch import Tensor, nn
+
+from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
+from hero_train.errors import ConfigError, DataError
+from hero_train.evaluation import ALL, Evaluation
+from hero_train.model.hero import HeroEncoders
+from hero_train.optimisation import build_optimiser, learning_rate, set_learning_rate
+from hero_train.precision import attention_kernels, mixed_precision
+from hero_train.progress import progress_bar
+from hero_train.run_config import BaseRunConfig, FineTuningConfig, Split
+from hero_train.training_state import latest_state, load_state, prune_states, save_state
+
+LOG_EVERY = 20
+KEPT_STATES = 2
+
+
+Model = TypeVar("Model", bound=HeroEncoders)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The best checkpoint of a run and, in the main process, its evaluation on each split but the training split."""
+
+    checkpoint: Path
+    evaluations: dict[Split, Evaluation]
+
+
+class Session:
+    """One run: its processes, its output folder, its logs.
+
+    Args:
+        config: the run.
+        resume: go on from the newest state in the output folder; without one, begin.
+        console: where to show progress.
+    """
+
+    def __init__(self, config: BaseRunConfig, resume: bool = False, console: Console | None = None) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config, self.resume = config, resume
+        self.accelerator = Accelerator(
+            # Without this, several processes on CPUs would each train a model of their own.
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=mixed_precision(config.precision),
+            gradient_accumulation_steps=config.optimisation.accumulation,
+            log_with=list(config.trackers) or None,
+            project_dir=config.output,
+            # A step may leave heads without a gradient: those of pre-training's other tasks, a span that does not count.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        self.console = console or Console(stderr=True, quiet=not self.is_main)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def rank(self) -> int:
+        """Which of the processes this is."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        return int(self.accelerator.num_processes)
+
+    def prepare_output(self) -> None:
+        """Make the output folder and record the configuration in it.
+
+        Raises:
+            ConfigError: it holds states of an earlier run, and this one does not resume.
+        """
+        if not self.is_main:
+            return
+        output = self.config.output
+        if latest_state(output / "steps") and not self.resume:
+            raise ConfigError(
+                f"{output} holds checkpoints of an earlier run. Pass --resume to go on with it, or choose another output folder."
+            )
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(self.config.dump(), encoding="utf-8")
+
+    def log(self, kind: str, values: Any, step: int, **more: Any) -> None:
+        """Add a line to the run's ``log.jsonl``, and its numbers to the trackers."""
+        with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, kind: values, **more}) + "\n")
+        self.accelerator.log(_flat({kind: values, **more}), step=step)
+
+    def save_checkpoint(self, model: HeroEncoders, tokenizer_json: str) -> Path:
+        """Write the run's ``checkpoint/``: the model, its tokenizer and its frame encoder."""
+        folder = self.config.output / "checkpoint"
+        model.save_pretrained(folder)
+        (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+        if self.config.frame_encoder is not None:
+            shutil.copytree(self.config.frame_encoder, folder / FRAME_ENCODER_FOLDER, dirs_exist_ok=True)
+        return folder
+
+    def train(
+        self,
+        task: nn.Module,
+        model: HeroEncoders,
+        *,
+        batch: Callable[[int, int], Any],
+        save: Callable[[], object],
+        evaluate: Callable[[], Evaluation] | None = None,
+        before_step: Callable[[nn.Module, int], None] | None = None,
+        name_step: Callable[[int], str] | None = None,
+    ) -> None:
+        """Train to the last step, or until patience ends.
+
+        Args:
+            task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
+            model: inside ``task``; its parameters are trained.
+            batch: of an optimiser step and its part, both from 0: a function of the two.
+            save: writes the checkpoint: at each evaluation that is at least as good as the best before, or, without
+                ``evaluate``, at each time for one, and at the end.
+            evaluate: judges the model on the validation split.
+            before_step: called with ``task`` and the step, to change what depends on it.
+            name_step: what the loss of a step is logged as; None logs the parts of the loss.
+
+        Raises:
+            DataError: the loss is no number.
+        """
+        config, settings, accelerator = self.config, self.config.optimisation, self.accelerator
+        optimiser = build_optimiser(model, settings)
+        steps_folder = config.output / "steps"
+        done, numbers = 0, {"best": -1.0, "waited": 0.0}
+        if self.resume and (state := latest_state(steps_folder)):
+            done, numbers = load_state(state, model, optimiser, accelerator.scaler)
+            self.console.print(f"Resumed {state.name}.")
+        if config.trackers:
+            accelerator.init_trackers("hero", config=_flat(config.model_dump(mode="json")))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.console.print(
+            f"{parameters:,} parameters, {accelerator.mixed_precision} precision, {torch.get_num_threads()} threads, "
+            f"{self.world} processes"
+        )
+        wrapped, prepared = accelerator.prepare(task, optimiser)
+        losses: dict[str, list[Tensor]] = defaultdict(list)
+        evaluate_every = config.evaluate_every if isinstance(config, FineTuningConfig) else 0
+        with progress_bar(self.console) as progress, attention_kernels(accelerator.device):
+            bar = progress.add_task("training", total=settings.steps, completed=done)
+            began, first = time.monotonic(), done
+            wrapped.train()
+            for step in range(done, settings.steps):
+                if self._has_waited(numbers):
+                    self.console.print(f"Ended before step {step + 1}: no better evaluation for {numbers['waited']:.0f}.")
+                    break
+                seed_dropout(config.seed, step, self.rank)
+                if before_step is not None:
+                    before_step(accelerator.unwrap_model(wrapped), step)
+                set_learning_rate(prepared, learning_rate(step, settings))
+                for part in range(settings.accumulation):
+                    loss = self._learn(wrapped, prepared, batch(step, part), step)
+                    if name_step is not None:
+                        losses[name_step(step)].append(loss["total"])
+                    else:
+                        for name, value in loss.items():
+                            losses[name].append(value)
+                finished, is_last = step + 1, step + 1 == settings.steps
+                progress.update(bar, completed=finished)
+                if self.is_main and (finished % LOG_EVERY == 0 or is_last):
+                    means = {name: float(torch.stack(values).mean()) for name, values in sorted(losses.items())}
+                    speed = (finished - first) / (time.monotonic() - began)
+                    self.log("loss", means, finished, steps_per_second=round(speed, 2))
+                    losses.clear()
+                if is_last or (evaluate_every and finished % evaluate_every == 0):
+                    self._judge(evaluate, save, numbers, finished)
+                if self.is_main and config.checkpoint_every and finished % config.checkpoint_every == 0:
+                    save_state(steps_folder, model, prepared.optimizer, finished, numbers, accelerator.scaler)
+                    prune_states(steps_folder, KEPT_STATES)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+    def _learn(self, task: nn.Module, optimiser: AcceleratedOptimizer, batch: Any, step: int) -> dict[str, Tensor]:
+        """One batch, forward and backward; the parts of its loss, detached."""
+        accelerator = self.accelerator
+        with accelerator.accumulate(task):
+            loss = task(batch)
+            total = loss if isinstance(loss, Tensor) else loss.total
+            check_finite(total, step)
+            accelerator.backward(total)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(task.parameters(), self.config.optimisation.max_gradient_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+        parts = {} if isinstance(loss, Tensor) else {part.name: getattr(loss, part.name) for part in dataclasses.fields(loss)}
+        return {name: value.detach() for name, value in {"total": total, **parts}.items()}
+
+    def _judge(
+        self,
+        evaluate: Callable[[], Evaluation] | None,
+        save: Callable[[], object],
+        numbers: dict[str, float],
+        step: int,
+    ) -> None:
+        """Evaluate on the main process, keep the model if it is the best so far, and tell all processes how long none was."""
+        if self.is_main:
+            score = float(step)
+            if evaluate is not None:
+                assert isinstance(self.config, FineTuningConfig)
+                metrics = evaluate().metrics
+                score = metrics[ALL][self.config.best_metric]
+                self.log("validation", metrics, step)
+            numbers["waited"] = 0.0 if score > numbers["best"] else numbers["waited"] + 1
+            # At equal scores the later model is kept: it has seen more.
+            if score >= numbers["best"]:
+                numbers["best"] = score
+                save()
+        if self.world > 1:
+            (numbers["waited"],) = torch.distributed.broadcast_object_list([numbers["waited"]], 0) or [numbers["waited"]]
+
+    def _has_waited(self, numbers: Mapping[str, float]) -> bool:
+        patience = self.config.patience if isinstance(self.config, FineTuningConfig) else None
+        return patience is not None and numbers["waited"] >= patience
+
+    def finish(
+        self, kind: type[Model], judge: Callable[[Model, Split], Evaluation], splits: Collection[Split]
+    ) -> RunResult:
+        """Judge the best model on every split but the training split, and write ``results.json``."""
+        checkpoint = self.config.output / "checkpoint"
+        evaluations: dict[Split, Evaluation] = {}
+        if self.is_main:
+            best = kind.from_pretrained(checkpoint).to(self.accelerator.device)
+            evaluations = {split: judge(best, split) for split in splits if split != "train"}
+            results = {split: evaluation.as_dict() for split, evaluation in evaluations.items()}
+            (self.config.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        return RunResult(checkpoint, evaluations)
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Make dropout a function of seed, step and process, so that a resumed run drops the same."""
+    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
+
+
+def check_finite(loss: Tensor, step: int) -> None:
+    """Refuse to go on from a loss that is no number.
+
+    Raises:
+        DataError: it is infinite or not a number.
+    """
+    if not torch.isfinite(loss):
+        raise DataError(
+            f"The loss of step {step} is {float(loss.detach())}. Lower optimisation.learning_rate, use precision: fp32, "
+            "or look for NaN in the features."
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by ``/``; lists, which trackers do not take, as text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
