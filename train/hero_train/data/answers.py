@@ -18,6 +18,7 @@ from hero_train.data.annotations import Rounding, moment_clips, read_json_lines
 from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
+from hero_train.evaluation import ALL
 from hero_train.losses import IGNORED_TARGET
 
 Item = TypeVar("Item")
@@ -34,6 +35,7 @@ class Question:
         video_id: the video it is about.
         correct: place of the right answer, or None where the annotation does not tell.
         moment: start and end in seconds of what answers it, or None.
+        kind: of question, by which accuracy is told apart; None where the annotation does not tell.
     """
 
     question_id: str
@@ -42,16 +44,18 @@ class Question:
     video_id: str
     correct: int | None
     moment: tuple[float, float] | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement about a video; ``label`` says whether it is true, or is None where the annotation does not tell."""
+    """A statement about a video; ``label`` (is it true?) and ``kind`` are None where the annotation does not tell."""
 
     statement_id: str
     text: str
     video_id: str
     label: bool | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class EncodedQuestion:
         answers: ``</s>`` and the tokens of each answer, int32.
         correct: place of the right answer, or ``IGNORED_TARGET``.
         moment: first and last clip of the moment, both inclusive, or twice ``IGNORED_TARGET``.
+        kind: as in ``Question``.
     """
 
     question_id: str
@@ -73,16 +78,18 @@ class EncodedQuestion:
     answers: tuple[IntArray, ...]
     correct: int
     moment: tuple[int, int]
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
 class EncodedStatement:
-    """A statement as the model reads it: its video, the tokens of ``</s>`` statement, and whether it is true (None: unknown)."""
+    """A statement as the model reads it: its video, the tokens of ``</s>`` statement, label and kind as in ``Statement``."""
 
     statement_id: str
     video: VideoInput
     tokens: IntArray
     label: bool | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,8 @@ def read_questions(path: Path) -> list[Question]:
     """Read a TVQA annotation file: ``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``.
 
     ``ts`` is "start-end" or [start, end] in seconds; "nan-nan", as TVQA has it, is a moment that nobody marked. All questions of a
-    file have the same number of answers: five in TVQA, four in How2QA.
+    file have the same number of answers: five in TVQA, four in How2QA. A ``kind`` of question, which TVQA does not have, is kept:
+    accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -158,6 +166,7 @@ def _question(content: dict[str, Any], where: str) -> Question:
         video_id=str(content["vid_name"]),
         correct=correct,
         moment=_moment(content.get("ts"), where),
+        kind=_kind(content, where),
     )
 
 
@@ -182,7 +191,8 @@ def _moment(value: Any, where: str) -> tuple[float, float] | None:
 def read_statements(path: Path) -> list[Statement]:
     """Read a file of statements: ``id``, ``statement``, ``vid_name`` and, where known, ``label`` (1 or true, 0 or false).
 
-    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well.
+    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well. A ``kind`` is kept:
+    accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -206,12 +216,23 @@ def _statement(content: dict[str, Any], where: str) -> Statement:
         text=_sentence(content, names[1], where),
         video_id=str(content["vid_name"]),
         label=None if label is None else bool(label),
+        kind=_kind(content, where),
     )
 
 
 def _require(content: dict[str, Any], names: Sequence[str], what: str, where: str) -> None:
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{where} has no {missing}; {what} has {', '.join(names)}.")
+
+
+def _kind(content: dict[str, Any], where: str) -> str | None:
+    """What kind of question or statement it is, any word but the one for all of them."""
+    kind = content.get("kind")
+    if kind is None:
+        return None
+    if not isinstance(kind, str) or not kind.strip() or kind == ALL:
+        raise DataError(f"{where} has kind {kind!r}; expected a word other than {ALL!r}, which stands for all kinds.")
+    return kind
 
 
 def _sentence(content: dict[str, Any], name: str, where: str) -> str:
@@ -258,7 +279,15 @@ def encode_questions(
         answers = tuple(_separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
-            EncodedQuestion(question.question_id, video, _separated(tokenizer, question.text), answers, correct, moment)
+            EncodedQuestion(
+                question.question_id,
+                video,
+                _separated(tokenizer, question.text),
+                answers,
+                correct,
+                moment,
+                question.kind,
+            )
         )
     return encoded
 
@@ -275,7 +304,7 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label)
+        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.kind)
         for one in statements
     ]
 

@@ -26,7 +26,8 @@ from hero_sdk.tokens import TextTokenizer
 from hero_train.data.annotations import read_moment_queries
 from hero_train.data.corpus import build_corpus
 from hero_train.data.sampling import RetrievalSampler
-from hero_train.evaluate import RetrievalEvaluation, evaluate_retrieval
+from hero_train.evaluate import evaluate_retrieval
+from hero_train.evaluation import Evaluation
 from hero_train.model.hero import HeroModel
 from hero_train.optimisation import build_optimiser, learning_rate, set_learning_rate
 from hero_train.precision import attention_kernels, mixed_precision
@@ -53,7 +54,7 @@ class RunResult:
     """The best checkpoint of a run and its evaluation on each split but the training split."""
 
     checkpoint: Path
-    evaluations: dict[str, RetrievalEvaluation]
+    evaluations: dict[str, Evaluation]
 
 
 def run(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> RunResult:
@@ -170,6 +171,6 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
         split: evaluate_retrieval(best, splits[split], config.rows) for split in SPLITS[1:] if split in splits
     }
     if accelerator.is_main_process:
-        results = {split: dataclasses.asdict(evaluation) for split, evaluation in evaluations.items()}
+        results = {split: evaluation.as_dict() for split, evaluation in evaluations.items()}
         (config.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return RunResult(config.output / "checkpoint", evaluations)
