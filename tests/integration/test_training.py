@@ -95,9 +95,9 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_it_learns_the_training_set_by_heart(trained: tuple[Path, str]) -> None:
     results = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))["validation"]
-    assert (results["queries"], results["videos"]) == (QUERIES, len(VIDEOS))
+    assert results["counts"] == {"queries": QUERIES, "videos": len(VIDEOS)}
     for name in ("VR/R@1", "SVMR/R@1/IoU=0.7", "VCMR/R@1/IoU=0.7"):
-        assert results["chance"][name] < 0.2
+        assert results["baselines"]["chance"][name] < 0.2
         assert results["metrics"]["all"][name] > 0.8, (name, results["metrics"]["all"])
     assert set(results["metrics"]) == {"all", "t"}
 
@@ -112,7 +112,7 @@ def test_the_command_prints_the_headline_metrics_beside_chance(trained: tuple[Pa
     output, printed = trained
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))["validation"]
     rows = {cells[0]: cells[1:] for line in printed.splitlines() if (cells := line.split())}
-    for kind, values in {**results["metrics"], "chance": results["chance"]}.items():
+    for kind, values in {**results["metrics"], **results["baselines"]}.items():
         assert rows[kind] == [f"{100 * values[name]:.1f}" for name in HEADLINE]
     assert f"{QUERIES} queries, {len(VIDEOS)} videos" in printed
     assert f"The checkpoint is {output / 'checkpoint'}." in printed
@@ -150,7 +150,7 @@ def test_the_checkpoint_is_whole(made: Path, trained: tuple[Path, str]) -> None:
     found = evaluate_retrieval(model, corpus, RowGeometry(**settings()["rows"]))
     results = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))["validation"]
     assert found.metrics == results["metrics"]
-    assert found.chance == results["chance"]
+    assert found.baselines == results["baselines"]
 
 
 def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str]) -> None:
@@ -250,15 +250,15 @@ def test_every_split_but_the_training_split_is_judged(made: Path, tmp_path: Path
     lines = (made / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "test.jsonl").write_text("\n".join(lines[:4]), encoding="utf-8")
     result = vcmr.run(config(made, tmp_path / "run", f"data.test={tmp_path / 'test.jsonl'}", "optimisation.steps=1"))
-    assert {name: (split.queries, split.videos) for name, split in result.evaluations.items()} == {
-        "validation": (QUERIES, len(VIDEOS)),
-        "test": (4, 2),
+    assert {name: split.counts for name, split in result.evaluations.items()} == {
+        "validation": {"queries": QUERIES, "videos": len(VIDEOS)},
+        "test": {"queries": 4, "videos": 2},
     }
 
 
 def test_training_without_subtitles(made: Path, tmp_path: Path) -> None:
     result = vcmr.run(config(made, tmp_path, "data.subtitles=null", "optimisation.steps=2"))
-    assert result.evaluations["validation"].queries == QUERIES
+    assert result.evaluations["validation"].counts["queries"] == QUERIES
 
 
 def assert_nothing_was_trained(output: Path) -> None:

@@ -283,7 +283,7 @@ def test_this_projects_evaluation_agrees_where_no_quirk_is_in_the_way(vcmr: Eval
     for rank in (1, 5):
         assert rank <= vcmr.settings["max_vcmr_video"]
         assert round(100 * found.metrics["all"][f"VR/R@{rank}"], 2) == metrics["VR"][f"r{rank}"]
-    assert found.queries == len(vcmr.queries)
+    assert found.counts == {"queries": len(vcmr.queries), "videos": len(vcmr.corpus)}
     assert found.metrics["all"]["VR/R@100"] == 1.0, "every video of this small corpus is within the best 100"
 
 

@@ -17,7 +17,6 @@ from hero_train.data.answers import EncodedQuestion, EncodedStatement, collate_q
 from hero_train.errors import CheckpointError, DataError
 from hero_train.evaluate_answers import (
     BATCH,
-    AnswerEvaluation,
     answer_questions,
     evaluate_questions,
     evaluate_statements,
@@ -114,20 +113,23 @@ def test_accuracy_counts_the_questions_whose_answer_is_known(questions: HeroForQ
     right = sum(chosen[number] == QUESTIONS[number].correct for number in known)
     assert 0 < right < len(known) < COUNT
     found = evaluate_questions(questions, QUESTIONS, GEOMETRY)
-    assert found == AnswerEvaluation(right / len(known), 0.25, len(known))
+    assert found.metrics == {"all": {"accuracy": right / len(known)}}
+    assert found.baselines["chance"] == {"accuracy": 0.25}
+    assert found.counts == {"questions": len(known)}
 
 
-def test_chance_of_statements_is_to_say_what_is_true_more_often(statements: HeroForStatements) -> None:
+def test_the_majority_of_statements_is_to_say_what_is_true_more_often(statements: HeroForStatements) -> None:
     judged = judged_one_by_one(statements)
     known = [number for number in range(COUNT) if STATEMENTS[number].label is not None]
     right = sum(judged[number] == STATEMENTS[number].label for number in known)
     true = sum(STATEMENTS[number].label is True for number in known)
     assert true > len(known) / 2
     found = evaluate_statements(statements, STATEMENTS, GEOMETRY)
-    assert found.accuracy == right / len(known)
-    assert found.chance == pytest.approx(true / len(known))
+    assert found.metrics == {"all": {"accuracy": right / len(known)}}
+    assert found.baselines == {"chance": {"accuracy": 0.5}, "majority": {"accuracy": true / len(known)}}
+    assert found.counts == {"statements": len(known)}
     falsehoods = [one for one in STATEMENTS if one.label is False]
-    assert evaluate_statements(statements, falsehoods, GEOMETRY).chance == 1
+    assert evaluate_statements(statements, falsehoods, GEOMETRY).baselines["majority"] == {"accuracy": 1}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -141,9 +143,9 @@ def test_evaluation_drops_nothing_and_leaves_the_mode_as_it_was(training: bool) 
 
 
 def test_nothing_to_evaluate_is_refused(questions: HeroForQuestionAnswering, statements: HeroForStatements) -> None:
-    with pytest.raises(DataError, match="The split has no question whose answer is known"):
+    with pytest.raises(DataError, match="The split has no questions whose answer is known"):
         evaluate_questions(questions, [one for one in QUESTIONS if one.correct < 0], GEOMETRY)
-    with pytest.raises(DataError, match="The split has no statement whose answer is known"):
+    with pytest.raises(DataError, match="The split has no statements whose answer is known"):
         evaluate_statements(statements, [one for one in STATEMENTS if one.label is None], GEOMETRY)
 
 
@@ -181,7 +183,7 @@ def test_a_few_steps_learn_which_statements_are_true() -> None:
         optimiser.zero_grad()
         task(batch).backward()
         optimiser.step()
-    assert evaluate_statements(model, part, GEOMETRY).accuracy == 1
+    assert evaluate_statements(model, part, GEOMETRY).metrics["all"]["accuracy"] == 1
 
 
 @pytest.mark.parametrize(

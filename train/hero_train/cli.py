@@ -13,18 +13,7 @@ from hero_sdk.command import run_app
 from hero_sdk.terminal import make_table, print_tables
 
 if TYPE_CHECKING:
-    from hero_train.evaluate import RetrievalEvaluation
-
-HEADLINE = {
-    "VR/R@1": "VR R@1",
-    "VR/R@5": "R@5",
-    "SVMR/R@1/IoU=0.5": "SVMR R@1 .5",
-    "SVMR/R@1/IoU=0.7": "R@1 .7",
-    "VCMR/R@1/IoU=0.5": "VCMR R@1 .5",
-    "VCMR/R@1/IoU=0.7": "R@1 .7",
-    "VCMR/R@10/IoU=0.7": "R@10 .7",
-}
-"""Headings of the metrics that a run prints; .5 and .7 are the temporal IoU."""
+    from hero_train.evaluation import Evaluation
 
 app = typer.Typer(help="Train a HERO and evaluate it.", no_args_is_help=True, add_completion=False)
 
@@ -124,12 +113,14 @@ def import_official(
     typer.echo(json.dumps({"loaded": len(report.loaded), "left_out": report.left_out, "fresh": report.fresh}, indent=2))
 
 
-def show(split: str, evaluation: RetrievalEvaluation) -> None:
-    """Print the headline metrics of a split, by query type, beside chance."""
-    table = make_table("queries", *HEADLINE.values())
-    table.title = f"{split}: {evaluation.queries} queries, {evaluation.videos} videos; recall in percent"
-    for kind, values in [*evaluation.metrics.items(), ("chance", evaluation.chance)]:
-        table.add_row(kind, *(f"{100 * values[name]:.1f}" for name in HEADLINE))
+def show(split: str, evaluation: Evaluation) -> None:
+    """Print the headline metrics of a split, by group, and the baselines below them."""
+    headlines = evaluation.headlines()
+    table = make_table("", *headlines.values())
+    counts = ", ".join(f"{count} {what}" for what, count in evaluation.counts.items())
+    table.title = f"{split}: {counts}; percent"
+    for name, values in [*evaluation.metrics.items(), *evaluation.baselines.items()]:
+        table.add_row(name, *(f"{100 * values[metric]:.1f}" if metric in values else "" for metric in headlines))
     print_tables(table)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,20 +13,11 @@ from hero_sdk.spans import search_spans, video_similarity
 from hero_sdk.types import FloatArray
 from hero_train.data.corpus import CorpusVideo
 from hero_train.errors import DataError
-from hero_train.metrics import Prediction, QueryResult, chance, recalls_by_type
+from hero_train.evaluation import Evaluation, baseline_by_group, by_group
+from hero_train.metrics import Prediction, QueryResult, chance, recalls
 from hero_train.model.hero import HeroModel
 
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class RetrievalEvaluation:
-    """Metrics by query type ("all", "v", "t", "vt") and chance for all queries, in [0, 1]."""
-
-    metrics: dict[str, dict[str, float]]
-    chance: dict[str, float]
-    queries: int
-    videos: int
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:
@@ -61,7 +51,7 @@ def encode_query_tokens(
 
 def evaluate_retrieval(
     model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
-) -> RetrievalEvaluation:
+) -> Evaluation:
     """Search the videos of a split for each of its queries.
 
     Args:
@@ -107,9 +97,13 @@ def evaluate_retrieval(
                 video_moments=[Prediction(number, *span) for span in own_times.tolist()],
             )
         )
-    return RetrievalEvaluation(
-        metrics=recalls_by_type(results),
-        chance=chance(results, lengths, durations, interval, moment),
-        queries=len(results),
-        videos=len(corpus),
+    drawn = by_group(results, _type, lambda part: chance(part, lengths, durations, interval, moment))
+    return Evaluation(
+        metrics=by_group(results, _type, recalls),
+        baselines=baseline_by_group("chance", drawn),
+        counts={"queries": len(results), "videos": len(corpus)},
     )
+
+
+def _type(result: QueryResult) -> str:
+    return result.type

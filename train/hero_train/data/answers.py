@@ -18,6 +18,7 @@ from hero_train.data.annotations import Rounding, moment_clips, read_json_lines
 from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
+from hero_train.evaluation import ALL
 from hero_train.losses import IGNORED_TARGET
 
 
@@ -32,6 +33,7 @@ class Question:
         video_id: the video it is about.
         correct: place of the right answer, or None where the annotation does not tell.
         moment: start and end in seconds of what answers it, or None.
+        kind: of question, by which accuracy is told apart; None where the annotation does not tell.
     """
 
     question_id: str
@@ -40,6 +42,7 @@ class Question:
     video_id: str
     correct: int | None
     moment: tuple[float, float] | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Statement:
     video_id: str
     label: bool | None
     pair: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class EncodedQuestion:
         answers: ``</s>`` and the tokens of each answer, int32.
         correct: place of the right answer, or ``IGNORED_TARGET``.
         moment: first and last clip of the moment, both inclusive, or twice ``IGNORED_TARGET``.
+        kind: as in ``Question``.
     """
 
     question_id: str
@@ -80,6 +85,7 @@ class EncodedQuestion:
     answers: tuple[IntArray, ...]
     correct: int
     moment: tuple[int, int]
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class EncodedStatement:
     tokens: IntArray
     label: bool | None
     pair: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,8 @@ def read_questions(path: Path) -> list[Question]:
     """Read a TVQA annotation file: ``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``.
 
     ``ts`` is "start-end" or [start, end] in seconds; "nan-nan", as TVQA has it, is a moment that nobody marked. All questions of a
-    file have the same number of answers: five in TVQA, four in How2QA.
+    file have the same number of answers: five in TVQA, four in How2QA. A ``kind`` of question, which TVQA does not have, is kept:
+    accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -166,6 +174,7 @@ def _question(content: dict[str, Any], where: str) -> Question:
         video_id=str(content["vid_name"]),
         correct=correct,
         moment=_moment(content.get("ts"), where),
+        kind=_kind(content, where),
     )
 
 
@@ -192,6 +201,8 @@ def read_statements(path: Path) -> list[Statement]:
 
     Statements with the same ``pair_id`` were written together, one true and one false.
     The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well.
+    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well, and a ``kind`` as by
+    ``read_questions``.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -216,12 +227,23 @@ def _statement(content: dict[str, Any], where: str) -> Statement:
         video_id=str(content["vid_name"]),
         label=None if label is None else bool(label),
         pair=None if content.get("pair_id") is None else str(content["pair_id"]),
+        kind=_kind(content, where),
     )
 
 
 def _require(content: dict[str, Any], names: Sequence[str], what: str, where: str) -> None:
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{where} has no {missing}; {what} has {', '.join(names)}.")
+
+
+def _kind(content: dict[str, Any], where: str) -> str | None:
+    """What kind of question or statement it is, any word but the one for all of them."""
+    kind = content.get("kind")
+    if kind is None:
+        return None
+    if not isinstance(kind, str) or not kind.strip() or kind == ALL:
+        raise DataError(f"{where} has kind {kind!r}; expected a word other than {ALL!r}, which stands for all kinds.")
+    return kind
 
 
 def _sentence(content: dict[str, Any], name: str, where: str) -> str:
@@ -268,7 +290,15 @@ def encode_questions(
         answers = tuple(_separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
-            EncodedQuestion(question.question_id, video, _separated(tokenizer, question.text), answers, correct, moment)
+            EncodedQuestion(
+                question.question_id,
+                video,
+                _separated(tokenizer, question.text),
+                answers,
+                correct,
+                moment,
+                question.kind,
+            )
         )
     return encoded
 
@@ -285,7 +315,7 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair)
+        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair, one.kind)
         for one in statements
     ]
 
