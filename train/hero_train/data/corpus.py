@@ -17,6 +17,7 @@ from hero_sdk.video_files import subtitle_files
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import MomentQuery, QueryType, Rounding, moment_clips
 from hero_train.data.features import VideoFeatures
+from hero_train.data.subtitles import read_subtitle_lines
 from hero_train.errors import DataError
 
 
@@ -77,12 +78,23 @@ class CorpusVideo:
         self.annotations.append(query)
 
 
-def read_all_subtitles(folder: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
-    """The subtitles of videos, from ``folder/video_id.srt`` or ``.vtt``; none for a video that has no such file."""
-    files = subtitle_files(folder) if folder is not None else {}
-    return {
-        video_id: read_subtitles(files[video_id]) if video_id in files else () for video_id in dict.fromkeys(video_ids)
-    }
+def read_all_subtitles(source: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
+    """The subtitles of videos by id; none for a video that the source has nothing of.
+
+    Args:
+        source: a folder of ``video_id.srt`` or ``.vtt``, or a file of the field's format (see ``hero_train.data.subtitles``).
+            None: no subtitles.
+        video_ids: each is read once.
+
+    Raises:
+        SubtitleError, DataError: a folder or a file that cannot be read, with the place.
+    """
+    wanted = dict.fromkeys(video_ids)
+    if source is not None and source.is_file():
+        found = read_subtitle_lines(source, wanted)
+        return {video_id: found.get(video_id, ()) for video_id in wanted}
+    files = subtitle_files(source) if source is not None else {}
+    return {video_id: read_subtitles(files[video_id]) if video_id in files else () for video_id in wanted}
 
 
 def build_corpus(
