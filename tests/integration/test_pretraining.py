@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from hero_train import cli
 from hero_train.errors import DataError
 from hero_train.model.hero import HeroModel
-from hero_train.recipes import pretrain, vcmr
-from hero_train.run_config import PretrainingConfig, RunConfig, load_config
+from hero_train import training
+from hero_train.recipes import pretraining, retrieval
+from hero_train.run_config import BaseRunConfig, load_config
 from tests.tiny_training import TINY, VIDEOS, write_training_set
 
 STEPS = 120
@@ -28,6 +29,7 @@ TASKS = {"mlm", "mfm_nce", "fom", "vsm"}
 def settings() -> dict[str, Any]:
     """A run that learns its few videos by heart."""
     return {
+        "task": "pretraining",
         "output": "run",
         "frame_encoder": "encoder",
         "data": {"videos": "videos", "subtitles": "subtitles", "features": "features"},
@@ -55,8 +57,8 @@ def _one_run_per_process() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def config(made: Path, output: Path, *overrides: str) -> PretrainingConfig:
-    return load_config(made / "pretrain.yaml", [f"output={output}", *overrides], PretrainingConfig)
+def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
+    return load_config(made / "pretrain.yaml", [f"output={output}", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     AcceleratorState._reset_state(reset_partial_state=True)
     output = tmp_path_factory.mktemp("trained") / "run"
     result = CliRunner().invoke(
-        cli.app, ["pretrain", str(made / "pretrain.yaml"), "--set", f"output={output}"], catch_exceptions=False
+        cli.app, ["run", str(made / "pretrain.yaml"), "--set", f"output={output}"], catch_exceptions=False
     )
     assert result.exit_code == 0
     return output, result.stdout
@@ -85,7 +87,7 @@ def test_the_command_says_where_the_checkpoint_is(trained: tuple[Path, str]) -> 
 
 
 def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str]) -> None:
-    assert load_config(trained[0] / "config.yaml", None, PretrainingConfig) == config(made, trained[0])
+    assert load_config(trained[0] / "config.yaml") == config(made, trained[0])
 
 
 def test_fine_tuning_starts_from_the_checkpoint(made: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -93,12 +95,13 @@ def test_fine_tuning_starts_from_the_checkpoint(made: Path, trained: tuple[Path,
     start = trained[0] / "checkpoint"
     content = settings()
     content["data"] |= {"train": "queries.jsonl"}
-    content |= {"initial": str(start), "tokenizer": {"source": str(start)}, "output": str(tmp_path / "run")}
+    content["task"] = "retrieval"
+    content |= {"initial": str(start), "tokenizer": {}, "output": str(tmp_path / "run")}
     content["model"] = {}
     content["sampling"] = {"videos": 6}
     content["optimisation"] = {"steps": 1, "warmup": 0, "learning_rate": 1e-12}
     (made / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    tuned = vcmr.run(load_config(made / "run.yaml", None, RunConfig))
+    tuned = retrieval.run(load_config(made / "run.yaml"))
     before, after = HeroModel.from_pretrained(start).state_dict(), load_file(tuned.checkpoint / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -121,8 +124,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = (config(made, tmp_path / name, *RESUMED) for name in ("whole", "broken"))
-    pretrain.run(whole)
-    rate = pretrain.learning_rate
+    pretraining.run(whole)
+    rate = training.learning_rate
 
     def break_off(step: int, *arguments: Any) -> float:
         if step == 5:
@@ -130,12 +133,12 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
         return rate(step, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "learning_rate", break_off)
+        patch.setattr(training, "learning_rate", break_off)
         with pytest.raises(KeyboardInterrupt):
-            pretrain.run(broken)
+            pretraining.run(broken)
     assert not (broken.output / "checkpoint").exists()
     torch.manual_seed(99)
-    pretrain.run(broken, resume=True)
+    pretraining.run(broken, resume=True)
     for name in ("checkpoint/model.safetensors", "steps/step-000008/model.safetensors"):
         one, other = load_file(whole.output / name), load_file(broken.output / name)
         assert one.keys() == other.keys()
@@ -147,15 +150,15 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
 
 def test_without_subtitles_words_cannot_be_learnt(made: Path, tmp_path: Path) -> None:
     source = tmp_path / "tokenizer"
-    pretrain.run(config(made, tmp_path / "first", "optimisation.steps=1"))
+    pretraining.run(config(made, tmp_path / "first", "optimisation.steps=1"))
     source.mkdir()
     (source / "tokenizer.json").write_bytes((tmp_path / "first" / "checkpoint" / "tokenizer.json").read_bytes())
     silent = config(made, tmp_path / "silent", "data.subtitles=null", f"tokenizer.source={source}")
     with pytest.raises(
         DataError, match=r"has 0 videos with subtitles and a batch of mlm takes 6; .*sampling\.mix\.mlm"
     ):
-        pretrain.run(silent)
+        pretraining.run(silent)
     mute = "sampling.mix={mlm: 0, mfm_nce: 1, fom: 1, vsm: 0}"
     overrides = ["data.subtitles=null", f"tokenizer.source={source}", mute, "optimisation.steps=2"]
     assert len(VIDEOS) == 6
-    assert HeroModel.from_pretrained(pretrain.run(config(made, tmp_path / "mute", *overrides)))
+    assert HeroModel.from_pretrained(pretraining.run(config(made, tmp_path / "mute", *overrides)).checkpoint)

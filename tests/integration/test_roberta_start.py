@@ -11,8 +11,8 @@ from transformers import RobertaConfig, RobertaModel
 
 from hero_train.model.hero import HeroModel
 from hero_train.optimisation import FINAL_RATE
-from hero_train.recipes import vcmr
-from hero_train.run_config import load_run_config
+from hero_train.recipes import retrieval
+from hero_train.run_config import load_config
 from tests.tiny_training import TINY, write_training_set
 
 WORDS = 300
@@ -50,7 +50,7 @@ def test_a_run_begins_with_the_robertas_words_and_fits_the_rest_to_the_features(
         "threads": 1,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    result = vcmr.run(load_run_config(tmp_path / "run.yaml"))
+    result = retrieval.run(load_config(tmp_path / "run.yaml"))
 
     weights = HeroModel.from_pretrained(result.checkpoint).state_dict()
     words = roberta.embeddings.word_embeddings.weight.detach()

@@ -28,8 +28,9 @@ from hero_train.data.sampling import RetrievalBatch, RetrievalSampler
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.evaluate import evaluate_retrieval
 from hero_train.model.hero import HeroModel
-from hero_train.recipes import vcmr
-from hero_train.run_config import RunConfig, load_run_config
+from hero_train import training
+from hero_train.recipes import retrieval
+from hero_train.run_config import BaseRunConfig, load_config
 from tests.tiny_training import TINY, VIDEOS, write_annotations, write_training_set
 
 STEPS = 80
@@ -39,6 +40,7 @@ QUERIES = sum(len(lines) for _, lines in VIDEOS.values())
 def settings(**changes: Any) -> dict[str, Any]:
     """A run that learns the training set by heart, and is judged on the same queries."""
     return {
+        "task": "retrieval",
         "output": "run",
         "frame_encoder": "encoder",
         "data": {
@@ -74,8 +76,8 @@ def _one_run_per_process() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def config(made: Path, output: Path, *overrides: str) -> RunConfig:
-    return load_run_config(made / "run.yaml", [f"output={output}", *overrides])
+def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
+    return load_config(made / "run.yaml", [f"output={output}", *overrides])
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
@@ -155,7 +157,7 @@ def test_the_checkpoint_is_whole(made: Path, trained: tuple[Path, str]) -> None:
 
 def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str]) -> None:
     overrides = ["evaluate_every=20", "checkpoint_every=20"]
-    assert load_run_config(trained[0] / "config.yaml") == config(made, trained[0], *overrides)
+    assert load_config(trained[0] / "config.yaml") == config(made, trained[0], *overrides)
 
 
 def test_only_the_newest_states_are_kept(trained: tuple[Path, str]) -> None:
@@ -181,8 +183,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int
 ) -> None:
     """Broken off before the first checkpoint, between two, and right after one."""
-    whole = vcmr.run(config(made, tmp_path / "whole", *RESUMED))
-    rate = vcmr.learning_rate
+    whole = retrieval.run(config(made, tmp_path / "whole", *RESUMED))
+    rate = training.learning_rate
 
     def break_off(step: int, *arguments: Any) -> float:
         if step == broken_at:
@@ -191,12 +193,12 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
 
     broken = config(made, tmp_path / "broken", *RESUMED)
     with monkeypatch.context() as patch:
-        patch.setattr(vcmr, "learning_rate", break_off)
+        patch.setattr(training, "learning_rate", break_off)
         with pytest.raises(KeyboardInterrupt):
-            vcmr.run(broken)
+            retrieval.run(broken)
     assert not (broken.output / "results.json").exists()
     torch.manual_seed(99)
-    resumed = vcmr.run(broken, resume=True)
+    resumed = retrieval.run(broken, resume=True)
     assert resumed.evaluations == whole.evaluations
     for name in ("checkpoint/model.safetensors", "steps/step-000009/model.safetensors"):
         one, other = load_file(tmp_path / "whole" / name), load_file(tmp_path / "broken" / name)
@@ -210,34 +212,34 @@ def test_another_seed_ends_elsewhere(made: Path, tmp_path: Path) -> None:
     """What the test above shows."""
     ends = []
     for seed in (1, 2):
-        run = vcmr.run(config(made, tmp_path / str(seed), "optimisation.steps=2", f"seed={seed}"))
+        run = retrieval.run(config(made, tmp_path / str(seed), "optimisation.steps=2", f"seed={seed}"))
         ends.append((run.checkpoint / "model.safetensors").read_bytes())
     assert ends[0] != ends[1]
 
 
 def test_a_finished_run_can_be_resumed_and_trains_no_further(made: Path, tmp_path: Path) -> None:
     short = config(made, tmp_path, "optimisation.steps=3", "checkpoint_every=3")
-    first = vcmr.run(short)
+    first = retrieval.run(short)
     weights = (first.checkpoint / "model.safetensors").read_bytes()
-    assert vcmr.run(short, resume=True).evaluations == first.evaluations
+    assert retrieval.run(short, resume=True).evaluations == first.evaluations
     assert (first.checkpoint / "model.safetensors").read_bytes() == weights
 
 
 def test_an_earlier_run_is_not_overwritten(made: Path, tmp_path: Path) -> None:
     short = config(made, tmp_path, "optimisation.steps=2", "checkpoint_every=1")
-    vcmr.run(short)
+    retrieval.run(short)
     with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run\. Pass --resume"):
-        vcmr.run(short)
+        retrieval.run(short)
 
 
 def test_a_run_with_another_architecture_is_not_resumed(made: Path, tmp_path: Path) -> None:
-    vcmr.run(config(made, tmp_path, "optimisation.steps=1", "checkpoint_every=1"))
+    retrieval.run(config(made, tmp_path, "optimisation.steps=1", "checkpoint_every=1"))
     with pytest.raises(CheckpointError, match="another architecture"):
-        vcmr.run(config(made, tmp_path, "optimisation.steps=1", "model.temporal_layers=2"), resume=True)
+        retrieval.run(config(made, tmp_path, "optimisation.steps=1", "model.temporal_layers=2"), resume=True)
 
 
 def test_without_validation_the_last_model_is_kept(made: Path, tmp_path: Path) -> None:
-    result = vcmr.run(
+    result = retrieval.run(
         config(made, tmp_path, "data.validation=null", "optimisation.steps=4", "evaluate_every=1", "checkpoint_every=4")
     )
     assert result.evaluations == {}
@@ -249,7 +251,9 @@ def test_without_validation_the_last_model_is_kept(made: Path, tmp_path: Path) -
 def test_every_split_but_the_training_split_is_judged(made: Path, tmp_path: Path) -> None:
     lines = (made / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "test.jsonl").write_text("\n".join(lines[:4]), encoding="utf-8")
-    result = vcmr.run(config(made, tmp_path / "run", f"data.test={tmp_path / 'test.jsonl'}", "optimisation.steps=1"))
+    result = retrieval.run(
+        config(made, tmp_path / "run", f"data.test={tmp_path / 'test.jsonl'}", "optimisation.steps=1")
+    )
     assert {name: split.counts for name, split in result.evaluations.items()} == {
         "validation": {"queries": QUERIES, "videos": len(VIDEOS)},
         "test": {"queries": 4, "videos": 2},
@@ -257,7 +261,7 @@ def test_every_split_but_the_training_split_is_judged(made: Path, tmp_path: Path
 
 
 def test_training_without_subtitles(made: Path, tmp_path: Path) -> None:
-    result = vcmr.run(config(made, tmp_path, "data.subtitles=null", "optimisation.steps=2"))
+    result = retrieval.run(config(made, tmp_path, "data.subtitles=null", "optimisation.steps=2"))
     assert result.evaluations["validation"].counts["queries"] == QUERIES
 
 
@@ -272,7 +276,7 @@ def test_a_missing_video_ends_the_run_before_training(made: Path, tmp_path: Path
     with pytest.raises(
         DataError, match=r"2 videos that the annotations name are not in .*videos, such as seventh, eighth\."
     ):
-        vcmr.run(config(made, tmp_path / "run", f"data.validation={extra}"))
+        retrieval.run(config(made, tmp_path / "run", f"data.validation={extra}"))
     assert_nothing_was_trained(tmp_path / "run")
 
 
@@ -283,7 +287,7 @@ def test_a_video_that_cannot_be_read_ends_the_run_before_training(made: Path, tm
     with pytest.raises(
         DataError, match=r"1 videos cannot be read, such as third: .*third\.mp4 cannot be read as a video"
     ):
-        vcmr.run(config(made, tmp_path / "run", *changes))
+        retrieval.run(config(made, tmp_path / "run", *changes))
     assert_nothing_was_trained(tmp_path / "run")
 
 
@@ -306,13 +310,13 @@ def test_a_setting_that_cannot_work_ends_the_run_before_training(
     made: Path, tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
-        vcmr.run(config(made, tmp_path, override, "optimisation.steps=2"))
+        retrieval.run(config(made, tmp_path, override, "optimisation.steps=2"))
     assert_nothing_was_trained(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(made: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"The loss of step \d+ is (nan|inf)\. Lower optimisation\.learning_rate"):
-        vcmr.run(config(made, tmp_path, "optimisation.learning_rate=1.0e+30"))
+        retrieval.run(config(made, tmp_path, "optimisation.learning_rate=1.0e+30"))
 
 
 def test_a_run_begins_with_the_initial_checkpoint(made: Path, tmp_path: Path, trained: tuple[Path, str]) -> None:
@@ -323,7 +327,7 @@ def test_a_run_begins_with_the_initial_checkpoint(made: Path, tmp_path: Path, tr
         "optimisation.steps=1",
         "optimisation.learning_rate=1.0e-9",
     ]
-    result = vcmr.run(config(made, tmp_path, *overrides))
+    result = retrieval.run(config(made, tmp_path, *overrides))
     begun, ended = (
         HeroModel.from_pretrained(start).state_dict(),
         HeroModel.from_pretrained(result.checkpoint).state_dict(),
@@ -336,7 +340,7 @@ def test_an_initial_checkpoint_decides_the_clip_interval(made: Path, tmp_path: P
     model = HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 6, "clip_interval": 3.0}))
     model.save_pretrained(tmp_path / "start")
     overrides = [f"initial={tmp_path / 'start'}", f"data.features={tmp_path / 'features'}", "optimisation.steps=1"]
-    vcmr.run(config(made, tmp_path / "run", "model={}", *overrides))
+    retrieval.run(config(made, tmp_path / "run", "model={}", *overrides))
     (cached,) = (tmp_path / "features").rglob("first.safetensors")
     assert load_file(cached)["features"].shape == (3, 6)
 
@@ -344,7 +348,7 @@ def test_an_initial_checkpoint_decides_the_clip_interval(made: Path, tmp_path: P
 def test_an_initial_checkpoint_for_other_features_is_refused(made: Path, tmp_path: Path) -> None:
     HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 7})).save_pretrained(tmp_path / "start")
     with pytest.raises(ConfigError, match=r"reads features of width 7 .*the frame encoder gives 6"):
-        vcmr.run(config(made, tmp_path / "run", f"initial={tmp_path / 'start'}", "model={}"))
+        retrieval.run(config(made, tmp_path / "run", f"initial={tmp_path / 'start'}", "model={}"))
 
 
 def test_moments_are_rounded_as_configured(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +366,7 @@ def test_moments_are_rounded_as_configured(made: Path, tmp_path: Path, monkeypat
     for rounding in ("outward", "middle"):
         AcceleratorState._reset_state(reset_partial_state=True)
         changes = [f"data.train={one}", f"data.rounding={rounding}", "sampling.videos=1", "optimisation.steps=1"]
-        vcmr.run(config(made, tmp_path / rounding, *changes))
+        retrieval.run(config(made, tmp_path / rounding, *changes))
     assert seen == [[[2, 3]], [[2, 2]]]
 
 

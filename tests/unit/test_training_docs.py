@@ -19,7 +19,14 @@ from hero_train.data.annotations import MomentQuery, read_moment_queries
 from hero_train.data.augmentation import AugmentationConfig
 from hero_train.data.sampling import SamplingConfig
 from hero_train.losses import RetrievalLossConfig
-from hero_train.run_config import DataSection, OptimisationSection, RunConfig, TokenizerSection, load_run_config
+from hero_train.run_config import (
+    CONFIGS,
+    DataSection,
+    OptimisationSection,
+    RetrievalRunConfig,
+    TokenizerSection,
+    load_config,
+)
 
 ROOT = Path(__file__).parents[2]
 MANUAL = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -32,7 +39,7 @@ def blocks(language: str) -> list[str]:
 def test_the_configuration_describes_a_run(tmp_path: Path) -> None:
     (block,) = blocks("yaml")
     (tmp_path / "run.yaml").write_text(block, encoding="utf-8")
-    config = load_run_config(tmp_path / "run.yaml")
+    config = load_config(tmp_path / "run.yaml")
     assert config.data.rounding == "middle"
     assert HeroConfig.from_dict(config.model).hidden_size == 256
 
@@ -43,11 +50,11 @@ def test_the_configuration_describes_a_run(tmp_path: Path) -> None:
     ids=lambda path: path.name,
 )
 def test_a_configuration_that_ships_describes_a_run(path: Path) -> None:
-    assert HeroConfig.from_dict(load_run_config(path).model)
+    assert HeroConfig.from_dict(load_config(path).model)
 
 
 def test_the_papers_configuration_has_the_papers_numbers() -> None:
-    config = load_run_config(ROOT / "train" / "configs" / "tvr.yaml")
+    config = load_config(ROOT / "train" / "configs" / "tvr.yaml")
     defaults = OptimisationSection()
     assert HeroConfig.from_dict(config.model) == HeroConfig()
     assert config.loss == RetrievalLossConfig()
@@ -86,7 +93,7 @@ def test_a_command_is_one_that_there_is(command: str) -> None:
 def test_every_entry_is_explained() -> None:
     entries = [
         name
-        for section in (RunConfig, DataSection, TokenizerSection, OptimisationSection)
+        for section in (RetrievalRunConfig, DataSection, TokenizerSection, OptimisationSection)
         for name in section.model_fields
     ]
     for section in (SamplingConfig, AugmentationConfig, RetrievalLossConfig, RowGeometry):

@@ -51,6 +51,16 @@ class VideoSection(_Section):
     features: Path
 
 
+class PretrainingData(VideoSection):
+    """Which videos to pre-train on.
+
+    Attributes:
+        ids: JSON file with a list of video ids, so that those of other splits can be left out; None takes all videos.
+    """
+
+    ids: Path | None = None
+
+
 class DataSection(VideoSection):
     """Where the training set lies: videos, and what people wrote about them.
 
@@ -153,13 +163,17 @@ class BaseRunConfig(_Section):
     @model_validator(mode="after")
     def _follows_from_the_data(self) -> BaseRunConfig:
         if derived := {"vocab_size", "feature_dim"} & set(self.model):
-            raise ValueError(f"model sets {sorted(derived)}, which follow from the tokenizer and the features; leave them out")
+            raise ValueError(
+                f"model sets {sorted(derived)}, which follow from the tokenizer and the features; leave them out"
+            )
         return self
 
     @model_validator(mode="after")
     def _has_features(self) -> BaseRunConfig:
         if (self.data.videos is None) != (self.frame_encoder is None):
-            given, lacking = ("frame_encoder", "data.videos") if self.frame_encoder else ("data.videos", "frame_encoder")
+            given, lacking = (
+                ("frame_encoder", "data.videos") if self.frame_encoder else ("data.videos", "frame_encoder")
+            )
             raise ValueError(
                 f"{given} is set and {lacking} is not; videos are read through a frame encoder, so set both, or neither where "
                 "data.features is a prepared folder"
@@ -264,11 +278,12 @@ class PretrainingRunConfig(BaseRunConfig):
     """A run of pre-training, which needs videos with subtitles and no annotations.
 
     Attributes:
-        sampling: see the section.
+        data, sampling: see the sections.
         loss: of video-subtitle matching.
     """
 
     task: Literal["pretraining"]
+    data: PretrainingData
     sampling: PretrainingSampling = PretrainingSampling()
     loss: RetrievalLossConfig = RetrievalLossConfig()
 

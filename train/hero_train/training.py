@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -168,7 +168,9 @@ class Session:
             wrapped.train()
             for step in range(done, settings.steps):
                 if self._has_waited(numbers):
-                    self.console.print(f"Ended before step {step + 1}: no better evaluation for {numbers['waited']:.0f}.")
+                    self.console.print(
+                        f"Ended before step {step + 1}: no better evaluation for {numbers['waited']:.0f}."
+                    )
                     break
                 seed_dropout(config.seed, step, self.rank)
                 if before_step is not None:
@@ -194,7 +196,6 @@ class Session:
                     save_state(steps_folder, model, prepared.optimizer, finished, numbers, accelerator.scaler)
                     prune_states(steps_folder, KEPT_STATES)
         accelerator.wait_for_everyone()
-        accelerator.end_training()
 
     def _learn(self, task: nn.Module, optimiser: AcceleratedOptimizer, batch: Any, step: int) -> dict[str, Tensor]:
         """One batch, forward and backward; the parts of its loss, detached."""
@@ -208,7 +209,11 @@ class Session:
                 accelerator.clip_grad_norm_(task.parameters(), self.config.optimisation.max_gradient_norm)
             optimiser.step()
             optimiser.zero_grad()
-        parts = {} if isinstance(loss, Tensor) else {part.name: getattr(loss, part.name) for part in dataclasses.fields(loss)}
+        parts = (
+            {}
+            if isinstance(loss, Tensor)
+            else {part.name: getattr(loss, part.name) for part in dataclasses.fields(loss)}
+        )
         return {name: value.detach() for name, value in {"total": total, **parts}.items()}
 
     def _judge(
@@ -231,8 +236,7 @@ class Session:
             if score >= numbers["best"]:
                 numbers["best"] = score
                 save()
-        if self.world > 1:
-            (numbers["waited"],) = torch.distributed.broadcast_object_list([numbers["waited"]], 0) or [numbers["waited"]]
+        (numbers["waited"],) = broadcast_object_list([numbers["waited"]])
 
     def _has_waited(self, numbers: Mapping[str, float]) -> bool:
         patience = self.config.patience if isinstance(self.config, FineTuningConfig) else None
@@ -249,8 +253,13 @@ class Session:
             evaluations = {split: judge(best, split) for split in splits if split != "train"}
             results = {split: evaluation.as_dict() for split, evaluation in evaluations.items()}
             (self.config.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        self.accelerator.wait_for_everyone()
+        self.close()
         return RunResult(checkpoint, evaluations)
+
+    def close(self) -> None:
+        """End the run in all processes, and its trackers."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

@@ -47,15 +47,13 @@ class AnswerSampler(Generic[Item]):
         DataError: fewer items, or pairs, than a joint batch takes.
     """
 
-    def __init__(
-        self, items: Sequence[Item], config: AnswerSampling, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, items: Sequence[Item], config: AnswerSampling, seed: int, rank: int = 0, world: int = 1) -> None:
         self._config, self._seed, self._rank, self._world = config, seed, rank, world
         groups: dict[object, list[Item]] = {}
         for number, item in enumerate(items):
             pair = item.pair if isinstance(item, EncodedStatement) else None
             groups.setdefault(number if pair is None else (pair,), []).append(item)
-        self._groups = list(groups.values())
+        self._groups: list[list[Item]] = list(groups.values())
         if len(self._groups) < config.items * world:
             raise DataError(
                 f"The training set has {len(self._groups)} questions or pairs of statements and a batch takes "

@@ -199,10 +199,8 @@ def _moment(value: Any, where: str) -> tuple[float, float] | None:
 def read_statements(path: Path) -> list[Statement]:
     """Read a file of statements: ``id``, ``statement``, ``vid_name`` and, where known, ``label`` (1 or true, 0 or false).
 
-    Statements with the same ``pair_id`` were written together, one true and one false.
-    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well.
-    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well, and a ``kind`` as by
-    ``read_questions``.
+    Statements with the same ``pair_id`` were written together, one true and one false. The names ``desc_id`` and ``desc``, by which
+    the authors' VIOLIN files call the first two, are read as well. A ``kind`` is kept: accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -315,7 +313,9 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair, one.kind)
+        EncodedStatement(
+            one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair, one.kind
+        )
         for one in statements
     ]
 

@@ -195,6 +195,18 @@ def load_features(folder: Path, wanted: Iterable[str]) -> tuple[dict[str, VideoF
     return found, dropped
 
 
+def prepared_videos(folder: Path) -> list[str]:
+    """The ids of the videos that ``load_features`` has features of, sorted.
+
+    Raises:
+        DataError: as ``load_features``, or nothing in it.
+    """
+    ids = sorted(path.stem for path in _features_folder(folder).glob("*.safetensors"))
+    if not ids:
+        raise DataError(f"{folder} has no features in it; expected one <video id>.safetensors per video.")
+    return ids
+
+
 def _features_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(
@@ -211,8 +223,3 @@ def _features_folder(folder: Path) -> Path:
 def missing_videos(wanted: Sequence[str], found: dict[str, VideoFeatures]) -> list[str]:
     """Ids that annotations name and no usable video has, in order, each once."""
     return [video_id for video_id in dict.fromkeys(wanted) if video_id not in found]
-
-
-def load_features(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, VideoFeatures], dict[str, str]]:
-    """Stub."""
-    raise NotImplementedError

@@ -44,9 +44,7 @@ def run(config: CaptionRunConfig, *, resume: bool = False, console: Console | No
     if config.has_random_frames:
         start_from(model, features, trained_on)
     splits = {split: build(config, items, features, tokenizer, model) for split, items in moments.items()}
-    sampler = CaptionSampler(
-        splits["train"], config.sampling, config.rows, config.seed, session.rank, session.world
-    )
+    sampler = CaptionSampler(splits["train"], config.sampling, config.rows, config.seed, session.rank, session.world)
 
     def judge(judged: HeroForCaptioning, split: Split) -> Evaluation:
         return evaluate_captions(judged, splits[split], tokenizer, config.rows, texts)
@@ -81,6 +79,4 @@ def evaluate(config: CaptionRunConfig, checkpoint: Path, split: Split) -> Evalua
     ids = [moment.video_id for moment in moments]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
     texts = [caption for moment in read_captioned_moments(annotations["train"]) for caption in moment.captions]
-    return evaluate_captions(
-        model, build(config, moments, features, tokenizer, model), tokenizer, config.rows, texts
-    )
+    return evaluate_captions(model, build(config, moments, features, tokenizer, model), tokenizer, config.rows, texts)

@@ -11,6 +11,7 @@ Run with ``hero-train run CONFIG.yaml``, ``task: pretraining``. The output folde
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -21,13 +22,14 @@ from hero_sdk.rows import VideoInput
 from hero_sdk.tokens import TextTokenizer
 from hero_train.config import HeroConfig
 from hero_train.data.corpus import read_all_subtitles
-from hero_train.data.features import VideoFeatures, find_videos
+from hero_train.data.features import VideoFeatures, find_videos, prepared_videos
 from hero_train.data.masking import WordIds
 from hero_train.data.pretraining import PretrainingSampler
+from hero_train.errors import DataError
 from hero_train.model.hero import HeroModel
 from hero_train.model.pretraining import HeroForPretraining
 from hero_train.recipes.setup import Frames, make_model, make_tokenizer, start_from
-from hero_train.run_config import PretrainingRunConfig
+from hero_train.run_config import PretrainingData, PretrainingRunConfig
 from hero_train.tasks.pretraining import PretrainingTask
 from hero_train.training import RunResult, Session
 
@@ -39,7 +41,7 @@ def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console 
     """
     session = Session(config, resume, console)
     data = config.data
-    video_ids = list(find_videos(data.videos)) if data.videos else prepared_ids(data.features)
+    video_ids = read_ids(data)
     tokenizer_json = make_tokenizer(config, [], video_ids)
     tokenizer, ids = TextTokenizer(tokenizer_json), WordIds.of(tokenizer_json)
     frames = Frames.of(config, video_ids)
@@ -76,7 +78,25 @@ def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console 
         before_step=before_step,
         name_step=sampler.task,
     )
+    session.close()
     return RunResult(config.output / "checkpoint", {})
+
+
+def read_ids(data: PretrainingData) -> list[str]:
+    """The videos to pre-train on.
+
+    Raises:
+        DataError: the list cannot be read, or there is no video at all.
+    """
+    if data.ids is None:
+        return list(find_videos(data.videos)) if data.videos is not None else prepared_videos(data.features)
+    try:
+        ids = json.loads(data.ids.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{data.ids} cannot be read as a list of video ids ({error}).") from error
+    if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
+        raise DataError(f"{data.ids} holds {str(ids)[:60]}; expected a JSON list of video ids.")
+    return ids
 
 
 def build(

@@ -95,7 +95,7 @@ def evaluate(config: RetrievalRunConfig, checkpoint: Path, split: Split) -> Eval
     """Judge a checkpoint on a split of a run's data."""
     session = Session(config)
     queries = read_moment_queries(config.data.annotations()[split])
-    tokenizer, model = load_checkpoint(HeroModel, session, checkpoint)
+    model, tokenizer = load_checkpoint(HeroModel, session, checkpoint)
     ids = [query.video_id for query in queries]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
     return evaluate_retrieval(model, build(config, queries, features, tokenizer, model), config.rows)

@@ -16,7 +16,7 @@ from hero_sdk.tokens import TextTokenizer
 from hero_train.checkpoint import TOKENIZER_FILE, resolve_folder
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import VideoFeatures, extract_features, find_videos, load_features, missing_videos
-from hero_train.errors import ConfigError, DataError
+from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.geometry import check_geometry, check_text_geometry
 from hero_train.model.answers import HeroWithText
 from hero_train.model.hero import HeroEncoders, HeroModel
@@ -72,7 +72,9 @@ class Frames:
         first = video_ids[:1]
         found, dropped = load_features(config.data.features, first)
         if not found:
-            raise DataError(f"{config.data.features} has no features of {first}: {dropped}. Run hero-train prepare first.")
+            raise DataError(
+                f"{config.data.features} has no features of {first}: {dropped}. Run hero-train prepare first."
+            )
         return cls(config, None, found[first[0]].features.shape[1])
 
     def read(self, session: Session, clip_interval: float, wanted: Sequence[str]) -> dict[str, VideoFeatures]:
@@ -107,9 +109,7 @@ class Frames:
         with progress_bar(console) as progress:
             bar = progress.add_task("features", total=len(ids))
             videos = {video_id: there[video_id] for video_id in ids}
-            return extract_features(
-                videos, self.encoder, clip_interval, data.features, lambda _: progress.advance(bar)
-            )
+            return extract_features(videos, self.encoder, clip_interval, data.features, lambda _: progress.advance(bar))
 
 
 def make_model(kind: type[Model], session: Session, tokenizer: TextTokenizer, width: int) -> Model:
