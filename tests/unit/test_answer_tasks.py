@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_videos
-from hero_train.cli import app
 from hero_train.data.answers import EncodedQuestion, EncodedStatement, collate_questions, collate_statements
 from hero_train.errors import CheckpointError, DataError
 from hero_train.evaluate_answers import (
@@ -23,8 +18,6 @@ from hero_train.evaluate_answers import (
     judge_statements,
 )
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
-from hero_train.model.captioning import HeroForCaptioning
-from hero_train.model.hero import HeroEncoders, HeroModel
 from hero_train.model.layers import initialise
 from hero_train.official_models import task_model_from_official
 from hero_train.tasks import answers as tasks
@@ -184,34 +177,6 @@ def test_a_few_steps_learn_which_statements_are_true() -> None:
         task(batch).backward()
         optimiser.step()
     assert evaluate_statements(model, part, GEOMETRY).metrics["all"]["accuracy"] == 1
-
-
-@pytest.mark.parametrize(
-    ("task", "kind"),
-    [
-        ("videoQA", HeroForQuestionAnswering),
-        ("violin", HeroForStatements),
-        ("tvc", HeroForCaptioning),
-        ("vcmr", HeroModel),
-    ],
-)
-def test_the_command_imports_an_official_checkpoint_as_the_model_of_its_task(
-    task: str, kind: type[HeroEncoders], tmp_path: Path
-) -> None:
-    state = read_dump(f"{task}_state_dict")["state_dict"]
-    torch.save({**state, "vocab_padded": False}, tmp_path / "model.pt")
-    result = CliRunner().invoke(
-        app, ["import", str(tmp_path / "model.pt"), str(tmp_path / "ours"), "--heads", str(HEADS)]
-    )
-    assert result.exit_code == 0
-    report = json.loads(result.stdout)
-    assert report["fresh"] == []
-    assert "unknown to this model" not in report["left_out"].values()
-    assert report["loaded"] + len(report["left_out"]) == len(state)
-    loaded = kind.from_pretrained(tmp_path / "ours")
-    assert torch.equal(
-        loaded.cross_modal.text.word.weight, state["v_encoder.f_encoder.embeddings.word_embeddings.weight"]
-    )
 
 
 def test_an_official_head_of_another_shape_is_named() -> None:

@@ -16,7 +16,8 @@ from hero_train.data.pretraining import TASKS, PretrainingSampler, PretrainingSa
 from hero_train.errors import CheckpointError
 from hero_train.losses import RetrievalLossConfig
 from hero_train.model.hero import HeroModel
-from hero_train.model.pretraining import HeroForPretraining, pretraining_from_official
+from hero_train.model.pretraining import HeroForPretraining
+from hero_train.official_models import PRETRAINING, task_model_from_official
 from hero_train.tasks.pretraining import PretrainingTask
 from tests.parity.oracle import read_dump
 from tests.tiny_training import tiny_config
@@ -117,8 +118,8 @@ def test_a_saved_model_is_loaded_whole(tmp_path: Path) -> None:
 def test_a_checkpoint_that_pretraining_did_not_write_is_refused() -> None:
     state = dict(read_dump("pretrain_state_dict")["state_dict"])
     del state["v_encoder.fom_output.linear_2.bias"]
-    with pytest.raises(CheckpointError, match=r"no v_encoder\.fom_output\.linear_2\.bias.*model_from_official"):
-        pretraining_from_official(state)
+    with pytest.raises(CheckpointError, match=r"no v_encoder\.fom_output\.linear_2\.bias.*Leave the task out"):
+        task_model_from_official(state, PRETRAINING)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -98,19 +98,20 @@ def tokenizer(
     typer.echo(f"Wrote {out}.")
 
 
-@app.command("import")
-def import_official(
-    source: Annotated[Path, typer.Argument(help="A checkpoint of the authors (.pt).")],
-    out: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
-    heads: Annotated[int | None, typer.Option(help="Attention heads, if their width is not 64.")] = None,
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A checkpoint of the authors (.pt), or a checkpoint folder or hub id.")],
+    out: Annotated[Path, typer.Argument(help="Where to write: a folder for a .pt, a .pt for a folder.")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of the checkpoint, such as pre-training, whose files look like those of retrieval."),
+    ] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads of a .pt, if their width is not 64.")] = None,
 ) -> None:
-    """Turn a checkpoint of the authors into one of ours and say what was left out."""
-    from hero_train.official import read_official
-    from hero_train.official_models import task_model_from_official
+    """Turn a checkpoint of the authors into one of ours, or ours into theirs, and say what became of each weight."""
+    from hero_train.convert import convert as run_conversion
 
-    model, report = task_model_from_official(read_official(source), num_heads=heads)
-    model.save_pretrained(out)
-    typer.echo(json.dumps({"loaded": len(report.loaded), "left_out": report.left_out, "fresh": report.fresh}, indent=2))
+    typer.echo(run_conversion(source, out, task, num_heads=heads).describe())
 
 
 def show(split: str, evaluation: Evaluation) -> None:
