@@ -14,9 +14,11 @@ from hero_sdk.errors import InputError
 from hero_sdk.rows import RowGeometry, Segment, VideoInput
 from hero_sdk.tokens import SEPARATOR_ID
 from hero_sdk.types import IntArray
-from hero_train.data.annotations import QueryType
+from hero_train.data.annotations import MomentQuery, QueryType
 from hero_train.data.corpus import CorpusVideo, EncodedQuery
 from hero_train.data.sampling import RetrievalBatch, RetrievalSampler, SamplingConfig
+from hero_train.errors import DataError
+from hero_train.losses import IGNORED_TARGET
 
 GEOMETRY = RowGeometry(slots=32, frames=16, temporal_slots=16, query_tokens=8)
 CLIPS = 4
@@ -239,3 +241,29 @@ def test_a_view_that_no_query_fits(view: str, types: tuple[QueryType, ...]) -> N
     with pytest.raises(InputError, match=rf"sampling\.{view} is 0\.5, and no query .* set sampling\.{view} to 0"):
         sampler(corpus(types=types), **{view: 0.5})
     assert sampler(corpus(types=types)).batch(0).view == "both"
+
+
+def test_a_moment_after_the_last_clip_that_is_read_is_not_trained_on() -> None:
+    """It is there for evaluation. A video that has nothing else, and a type that nothing else has, count as absent."""
+    beyond = EncodedQuery(tokens(0, 999), IGNORED_TARGET, IGNORED_TARGET, "v")
+    videos = [make_video(number, ("t",)) for number in range(3)]
+    videos[0].queries.append(beyond)
+    only = make_video(3, ())
+    only.queries.append(beyond)
+    drawn = sampler(videos)
+    for step in range(5):
+        assert 999 not in drawn.batch(step).token_ids
+    with pytest.raises(DataError, match="has 3 videos with queries and a batch takes 4"):
+        sampler([*videos, only], videos=4)
+    with pytest.raises(DataError, match="no query of the training set has a type of"):
+        sampler(videos, picture=1.0)
+
+
+def test_a_query_about_the_whole_video_marks_no_moment() -> None:
+    """Its clips are all of the video's, and the span loss leaves them out."""
+    videos = [make_video(number, ()) for number in range(3)]
+    for number, video in enumerate(videos):
+        video.ask(MomentQuery(str(number), "x", video.video_id, ()), tokens(0, 100 + number), 1.5, "outward")
+    batch = sampler(videos).batch(0)
+    assert batch.targets.tolist() == [[0, CLIPS - 1]] * 3
+    assert not batch.marked.any()

@@ -66,7 +66,7 @@ def test_the_papers_configuration_has_the_papers_numbers() -> None:
 def test_the_annotation_can_be_read(tmp_path: Path) -> None:
     (block,) = blocks("json")
     (tmp_path / "train.jsonl").write_text(block, encoding="utf-8")
-    expected = MomentQuery("17", "The robot takes the red gem.", "episode_1", 12.4, 16.0, "v")
+    expected = MomentQuery("17", "The robot takes the red gem.", "episode_1", ((12.4, 16.0),), "v")
     assert read_moment_queries(tmp_path / "train.jsonl") == [expected]
 
 

@@ -1,23 +1,44 @@
-"""Evaluation by the paper's protocol, through the same span search that is served."""
+"""Evaluation of retrieval by the paper's protocol, through the same span search that is served."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from hero_sdk.manifest import MomentSpec
 from hero_sdk.rows import RowGeometry, pack_queries, pack_videos
-from hero_sdk.spans import search_spans, video_similarity
+from hero_sdk.spans import Spans, search_spans, video_similarity
 from hero_sdk.types import FloatArray
 from hero_train.data.corpus import CorpusVideo
 from hero_train.errors import DataError
-from hero_train.evaluation import Evaluation, baseline_by_group, by_group
-from hero_train.metrics import Prediction, QueryResult, chance, recalls
+from hero_train.evaluation import Evaluation
+from hero_train.metrics import NOTHING, RANKS, QueryResult, Ranking, Searched, measure_retrieval
 from hero_train.model.hero import HeroModel
 
 BATCH = 16
+
+DEPTH = max(RANKS)
+"""Videos and moments per query."""
+
+
+@dataclass(frozen=True)
+class RetrievalPredictions:
+    """What a model found for the queries of a split.
+
+    Attributes:
+        results: every moment competes.
+        suppressed: the same queries, with moments that overlap a better one suppressed; None where the protocol has no suppression.
+        video_ids: of the corpus, by the places that the results name.
+        searched: clips, durations and protocol.
+    """
+
+    results: list[QueryResult]
+    suppressed: list[QueryResult] | None
+    video_ids: list[str]
+    searched: Searched
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:
@@ -49,9 +70,9 @@ def encode_query_tokens(
     return np.concatenate(vectors), np.concatenate(span_vectors)
 
 
-def evaluate_retrieval(
+def search_corpus(
     model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
-) -> Evaluation:
+) -> RetrievalPredictions:
     """Search the videos of a split for each of its queries.
 
     Args:
@@ -67,7 +88,6 @@ def evaluate_retrieval(
     if not queries:
         raise DataError("The split has no query to evaluate; check its annotation file.")
     moment = moment or model.moment_spec()
-    interval = model.config.clip_interval
     training = model.training
     model.eval()
     clips = encode_corpus(model, corpus, geometry)
@@ -78,32 +98,41 @@ def evaluate_retrieval(
 
     every, lengths = np.concatenate(clips), [len(part) for part in clips]
     durations = [video.duration for video in corpus]
-    ranked = np.argsort(-video_similarity(vectors, every, lengths), axis=1, kind="stable")
-    results = []
+    similarity = video_similarity(vectors, every, lengths)
+    protocols = [replace(moment, nms_iou=1.0), *([moment] if moment.nms_iou < 1.0 else [])]
+    found: list[list[QueryResult]] = [[] for _ in protocols]
     for row, (number, index) in enumerate(queries):
         annotation = corpus[number].annotations[index]
-        own = search_spans(vectors[row], span_vectors[row], clips[number], [lengths[number]], moment, 100)
-        found = search_spans(vectors[row], span_vectors[row], every, lengths, moment, 100)
-        own_times, found_times = own.times(interval, [durations[number]]), found.times(interval, durations)
-        results.append(
-            QueryResult(
-                type=annotation.type,
-                video=number,
-                moment=(annotation.start, annotation.end),
-                videos=ranked[row].tolist(),
-                corpus_moments=[
-                    Prediction(int(video), *span) for video, span in zip(found.video, found_times.tolist(), strict=True)
-                ],
-                video_moments=[Prediction(number, *span) for span in own_times.tolist()],
+        videos = np.argsort(-similarity[row], kind="stable")[:DEPTH]
+        ranking = Ranking(videos, np.zeros((len(videos), 2)), similarity[row, videos].astype(np.float64))
+        for protocol, results in zip(protocols, found, strict=True):
+            own, anywhere = NOTHING, NOTHING
+            if annotation.moments:
+                spans = search_spans(
+                    vectors[row], span_vectors[row], every, lengths, protocol, DEPTH, similarity=similarity[row]
+                )
+                anywhere = _ranking(spans, spans.video, model.config.clip_interval, durations)
+                spans = search_spans(vectors[row], span_vectors[row], clips[number], [lengths[number]], protocol, DEPTH)
+                own = _ranking(spans, spans.video + number, model.config.clip_interval, durations)
+            results.append(
+                QueryResult(annotation.query_id, annotation.type, number, annotation.moments, ranking, anywhere, own)
             )
-        )
-    drawn = by_group(results, _type, lambda part: chance(part, lengths, durations, interval, moment))
-    return Evaluation(
-        metrics=by_group(results, _type, recalls),
-        baselines=baseline_by_group("chance", drawn),
-        counts={"queries": len(results), "videos": len(corpus)},
+    return RetrievalPredictions(
+        results=found[0],
+        suppressed=found[1] if len(found) > 1 else None,
+        video_ids=[video.video_id for video in corpus],
+        searched=Searched(lengths, durations, model.config.clip_interval, moment),
     )
 
 
-def _type(result: QueryResult) -> str:
-    return result.type
+def _ranking(spans: Spans, video: np.ndarray, interval: float, durations: Sequence[float]) -> Ranking:
+    placed = replace(spans, video=video)
+    return Ranking(video, placed.times(interval, durations), spans.score)
+
+
+def evaluate_retrieval(
+    model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
+) -> Evaluation:
+    """``measure_retrieval`` of what ``search_corpus`` finds; arguments and errors as there."""
+    found = search_corpus(model, corpus, geometry, moment)
+    return measure_retrieval(found.results, found.suppressed, found.searched)

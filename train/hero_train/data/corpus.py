@@ -19,6 +19,7 @@ from hero_train.data.annotations import MomentQuery, QueryType, Rounding, moment
 from hero_train.data.features import VideoFeatures
 from hero_train.data.subtitles import read_subtitle_lines
 from hero_train.errors import DataError
+from hero_train.losses import IGNORED_TARGET
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class EncodedQuery:
 
     Attributes:
         tokens: (tokens,) int32 with ``<s>`` in front.
-        first, last: clips of the moment, both inclusive.
+        first, last: clips of the moment, both inclusive: all clips of the video where nobody marked a moment, and twice
+            ``IGNORED_TARGET`` where the moment begins after the last clip that is read.
         type: what the query is about.
         marked: whether somebody marked the moment. The time of a subtitle says where its words are to be found, and not where
             the scene begins and ends that somebody would mark.
@@ -38,6 +40,11 @@ class EncodedQuery:
     last: int
     type: QueryType
     marked: bool = True
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the moment begins in what is read of the video. Another one is evaluated, and not trained on."""
+        return self.first != IGNORED_TARGET
 
 
 @dataclass
@@ -58,23 +65,25 @@ class CorpusVideo:
     queries: list[EncodedQuery] = field(default_factory=list)
     annotations: list[MomentQuery] = field(default_factory=list)
 
-    def ask(
-        self, query: MomentQuery, tokens: IntArray, clip_interval: float, rounding: Rounding, marked: bool = True
-    ) -> None:
-        """Add an annotated query; one whose moment starts after the last clip that is read is left out.
+    def ask(self, query: MomentQuery, tokens: IntArray, clip_interval: float, rounding: Rounding) -> None:
+        """Add an annotated query.
 
         Args:
             query: about this video.
             tokens: its text with ``<s>`` in front.
             clip_interval: seconds per clip.
             rounding: see ``moment_clips``.
-            marked: see ``EncodedQuery``.
         """
         clips = len(self.input.features)
-        if query.start >= clips * clip_interval:
-            return
-        first, last = moment_clips(query.start, query.end, clip_interval, clips, rounding)
-        self.queries.append(EncodedQuery(tokens, first, last, query.type, marked))
+        target = (0, clips - 1)
+        if query.moment is not None:
+            beyond = query.moment[0] >= clips * clip_interval
+            target = (
+                (IGNORED_TARGET, IGNORED_TARGET)
+                if beyond
+                else moment_clips(*query.moment, clip_interval, clips, rounding)
+            )
+        self.queries.append(EncodedQuery(tokens, *target, query.type, marked=query.moment is not None))
         self.annotations.append(query)
 
 
@@ -107,8 +116,8 @@ def build_corpus(
 ) -> list[CorpusVideo]:
     """The videos that a split's queries are about, with their queries.
 
-    Clips beyond the clip limit are left out in training, and queries about them with them; search reads long videos through
-    windows instead.
+    Clips beyond the clip limit are left out, and queries about them are not trained on. They are evaluated all the same: what the
+    model does not read it cannot find. (Search reads long videos through windows.)
 
     Raises:
         DataError: a query about a video without features.

@@ -86,7 +86,7 @@ class RetrievalSampler:
     """Draws batches from a corpus.
 
     Args:
-        corpus: the training videos; those without a query are left out.
+        corpus: the training videos; those without a query that can be trained on are left out.
         config: how to draw.
         geometry: rows to pack into.
         seed: of the run.
@@ -107,13 +107,13 @@ class RetrievalSampler:
     ) -> None:
         self._config, self._geometry, self._seed, self._rank, self._world = config, geometry, seed, rank, world
         weights = {"both": config.both, "picture": config.picture, "text": config.text}
-        self._videos = [video for video in corpus if video.queries]
+        self._videos = [video for video in corpus if any(query.reachable for query in video.queries)]
         if len(self._videos) < config.videos * world:
             raise DataError(
                 f"The training set has {len(self._videos)} videos with queries and a batch takes {config.videos * world}; "
                 "lower sampling.videos."
             )
-        types = {query.type for video in self._videos for query in video.queries}
+        types = {query.type for video in self._videos for query in video.queries if query.reachable}
         for view, answerable in _ANSWERABLE.items():
             if weights[view] and not types & set(answerable):
                 raise DataError(
@@ -146,7 +146,7 @@ class RetrievalSampler:
 
     @staticmethod
     def _fitting(video: CorpusVideo, view: View) -> list[EncodedQuery]:
-        return [query for query in video.queries if query.type in _ANSWERABLE[view]]
+        return [query for query in video.queries if query.reachable and query.type in _ANSWERABLE[view]]
 
     def _part(self, step: int, rank: int) -> list[CorpusVideo]:
         drawn = draw_part(len(self._videos), self._config.videos, step, self._seed, rank, self._world)

@@ -138,4 +138,5 @@ class HeroModel(HeroEncoders):
         start, end = (
             tuple(map(float, conv.weight.detach().flatten())) for conv in (self.moment.start, self.moment.end)
         )
-        return MomentSpec(start, end, min_clips=self.config.min_span_clips, max_clips=self.config.max_span_clips)
+        config = self.config
+        return MomentSpec(start, end, config.min_span_clips, config.max_span_clips, nms_iou=config.nms_iou)
