@@ -157,7 +157,7 @@ def test_losses_are_taken_in_full_precision(
     questions: HeroForQuestionAnswering, statements: HeroForStatements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "question_loss", lambda output, *_: output)
-    monkeypatch.setattr(tasks, "statement_loss", lambda logits, _: logits)
+    monkeypatch.setattr(tasks, "statement_loss", lambda logits, *_: logits)
     asked, stated = collate_questions(QUESTIONS, GEOMETRY), collate_statements(STATEMENTS, GEOMETRY)
     with torch.autocast("cpu", torch.bfloat16):
         assert statements(stated.packed).dtype == torch.bfloat16

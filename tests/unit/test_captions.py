@@ -33,6 +33,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.errors import ConfigError, DataError
 from hero_train.tokenizer import train_tokenizer_json
 from tests.tiny_training import tiny_config, write_annotations
+from tests.unit.batch_contents import contents
 from tests.unit.tiny_videos import write_srt
 
 # The fields and their spelling are those of the released TVC files.
@@ -305,6 +306,13 @@ def test_a_batch_is_a_function_of_seed_step_and_rank() -> None:
     assert len({tuple(drawn(sampler(seed=seed).batch(step))) for seed in (5, 6) for step in (0, 1)}) == 4
     joint = [drawn(sampler(rank=rank, world=3).batch(0)) for rank in range(3)]
     assert len({caption // 100 for part in joint for caption in part}) == 9
+
+
+def test_the_joint_batch_is_that_of_one_process_with_as_many_videos() -> None:
+    parts = [sampler(rank=rank, world=3, captions_per_video=2) for rank in range(3)]
+    single = sampler(videos=9, captions_per_video=2)
+    for step in range(4):
+        assert contents([part.batch(step) for part in parts]) == contents([single.batch(step)])
 
 
 def test_a_long_caption_is_cut_to_the_limit() -> None:

@@ -42,6 +42,10 @@ def make_videos(count: int = 4) -> list[VideoInput]:
     return made
 
 
+def rngs() -> list[np.random.Generator]:
+    return [np.random.default_rng([1, number]) for number in range(4)]
+
+
 def make_model(seed: int = 0) -> HeroForPretraining:
     torch.manual_seed(seed)
     return HeroForPretraining(tiny_config(initializer_range=0.2), vocabulary=40)
@@ -49,7 +53,7 @@ def make_model(seed: int = 0) -> HeroForPretraining:
 
 def test_only_masked_frames_begin_with_an_embedding_and_only_it_learns() -> None:
     model = make_model()
-    batch = frame_batch(make_videos(), np.random.default_rng(1), GEOMETRY)
+    batch = frame_batch(make_videos(), rngs(), GEOMETRY)
     PretrainingTask(model, RetrievalLossConfig())(batch).backward()
     for table in (model.cross_modal_mask, model.temporal_mask):
         assert not table.weight[0].any()
@@ -73,7 +77,7 @@ def test_padding_of_the_rows_is_no_frame_to_tell_from_a_masked_one() -> None:
     """The authors count the padding of a batch among the other frames."""
     task = PretrainingTask(make_model().eval(), RetrievalLossConfig())
     tight, loose = (
-        task(frame_batch(make_videos(), np.random.default_rng(1), dataclasses.replace(GEOMETRY, temporal_slots=slots)))
+        task(frame_batch(make_videos(), rngs(), dataclasses.replace(GEOMETRY, temporal_slots=slots)))
         for slots in (10, 16)
     )
     torch.testing.assert_close(loose, tight, rtol=1e-6, atol=1e-6)

@@ -15,10 +15,12 @@ from hero_sdk.rows import RowGeometry, Segment, VideoInput
 from hero_sdk.tokens import SEPARATOR_ID
 from hero_sdk.types import IntArray
 from hero_train.data.annotations import MomentQuery, QueryType
+from hero_train.data.augmentation import AugmentationConfig
 from hero_train.data.corpus import CorpusVideo, EncodedQuery
 from hero_train.data.sampling import RetrievalBatch, RetrievalSampler, SamplingConfig
 from hero_train.errors import DataError
 from hero_train.losses import IGNORED_TARGET
+from tests.unit.batch_contents import contents
 
 GEOMETRY = RowGeometry(slots=32, frames=16, temporal_slots=16, query_tokens=8)
 CLIPS = 4
@@ -114,6 +116,16 @@ def test_ranks_draw_the_parts_of_one_batch() -> None:
     for step in range(4):
         together = [number for part in parts for number in shown_videos(part.batch(step))]
         assert together == shown_videos(single.batch(step))
+
+
+def test_the_joint_batch_is_that_of_one_process_with_as_many_videos() -> None:
+    """Which queries are drawn, and the noise on videos and queries, included."""
+    noise = AugmentationConfig(feature_noise=0.5, frame_dropout=0.3, token_dropout=0.3)
+    config: dict[str, Any] = {"both": 1.0, "text": 1.0, "queries_per_video": 2, "spoken_per_video": 1}
+    parts = [sampler(corpus(12), rank=rank, world=3, videos=2, augmentation=noise, **config) for rank in range(3)]
+    single = sampler(corpus(12), videos=6, augmentation=noise, **config)
+    for step in range(6):
+        assert contents([part.batch(step) for part in parts]) == contents([single.batch(step)])
 
 
 def test_ranks_show_the_same_view() -> None:

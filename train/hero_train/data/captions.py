@@ -17,7 +17,7 @@ from hero_train.config import HeroConfig
 from hero_train.data.annotations import parse_moment, read_json_lines
 from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
-from hero_train.data.sampling import draw_part
+from hero_train.data.sampling import draw_part, video_rngs
 from hero_train.errors import ConfigError, DataError
 
 IGNORED_TOKEN = -1
@@ -218,7 +218,9 @@ class CaptionSamplingConfig:
 
 
 class CaptionSampler:
-    """Draws batches of captioned moments, each a pure function of the seed, the step and the rank.
+    """Draws batches of captioned moments, each a pure function of the seed and the step.
+
+    The joint batch of several processes is that of one process with as many videos.
 
     Args:
         corpus: the training videos; those without a caption are left out.
@@ -250,9 +252,10 @@ class CaptionSampler:
 
     def batch(self, step: int) -> CaptionBatch:
         """The batch of a step."""
-        rng = np.random.default_rng([self._seed, 2, step, self._rank])
-        chosen = draw_part(len(self._videos), self._config.videos, step, self._seed, self._rank, self._world)
-        videos = [_with_some(self._videos[index], self._config.captions_per_video, rng) for index in chosen]
+        size, count = self._config.videos, self._config.captions_per_video
+        chosen = draw_part(len(self._videos), size, step, self._seed, self._rank, self._world)
+        rngs = video_rngs(size, step, self._seed, self._rank)
+        videos = [_with_some(self._videos[index], count, rng) for index, rng in zip(chosen, rngs, strict=True)]
         return collate_captions(videos, self._geometry, self._config.token_limit)
 
 

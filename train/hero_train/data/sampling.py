@@ -1,4 +1,8 @@
-"""Batches of videos with queries, each a pure function of the seed and the step, so that a resumed run draws the same ones."""
+"""Batches of videos with queries, each a pure function of the seed and the step, so that a resumed run draws the same ones.
+
+The joint batch of several processes is that of one process with as many videos: what chance does to a video depends on its place
+in the joint batch. (But where a view leaves one process without a query, all draw again, which one process would not.)
+"""
 
 from __future__ import annotations
 
@@ -125,24 +129,22 @@ class RetrievalSampler:
         self._probabilities = [weights[view] / total for view in self._views]
 
     def batch(self, step: int) -> RetrievalBatch:
-        """The batch of a step; the same for the same seed, step and rank."""
+        """The batch of a step; the same for the same seed, step and part."""
         shared = np.random.default_rng([self._seed, 1, step])
         view = self._views[shared.choice(len(self._views), p=self._probabilities)]
-        rng = np.random.default_rng([self._seed, 2, step, self._rank])
         parts = [self._part(step, rank) for rank in range(self._world)]
         if not all(any(self._fitting(video, view) for video in part) for part in parts):
             # A process would have nothing to ask: all of them draw again, so that they stay together.
             return self.batch(step + 1_000_003)
         chosen = parts[self._rank]
-        queries: list[EncodedQuery] = []
-        owners: list[int] = []
-        for number, video in enumerate(chosen):
-            picked = _draw(rng, self._fitting(video, view), self._config.queries_per_video)
+        rngs = video_rngs(self._config.videos, step, self._seed, self._rank)
+        picked = []
+        for video, rng in zip(chosen, rngs, strict=True):
+            queries = _draw(rng, self._fitting(video, view), self._config.queries_per_video)
             if view != "picture":
-                picked += _draw(rng, video.spoken, self._config.spoken_per_video)
-            queries += picked
-            owners += [number] * len(picked)
-        return self._collate(chosen, queries, owners, view, rng)
+                queries += _draw(rng, video.spoken, self._config.spoken_per_video)
+            picked.append(queries)
+        return self._collate(chosen, picked, view, rngs)
 
     @staticmethod
     def _fitting(video: CorpusVideo, view: View) -> list[EncodedQuery]:
@@ -155,15 +157,16 @@ class RetrievalSampler:
     def _collate(
         self,
         videos: Sequence[CorpusVideo],
-        queries: Sequence[EncodedQuery],
-        owners: Sequence[int],
+        picked: Sequence[Sequence[EncodedQuery]],
         view: View,
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
     ) -> RetrievalBatch:
         show = {"both": lambda video: video, "picture": without_text, "text": without_picture}[view]
         noise = self._config.augmentation
-        inputs = [augment_video(show(video.input), noise, rng) for video in videos]
-        tokens = [drop_tokens(query.tokens, noise, rng) for query in queries]
+        inputs = [augment_video(show(video.input), noise, rng) for video, rng in zip(videos, rngs, strict=True)]
+        queries = [query for asked in picked for query in asked]
+        owners = [number for number, asked in enumerate(picked) for _ in asked]
+        tokens = [drop_tokens(query.tokens, noise, rngs[owner]) for query, owner in zip(queries, owners, strict=True)]
         longest = max(map(len, tokens))
         token_ids, segment_ids = pack_queries(tokens, min(longest, self._geometry.query_tokens))
         return RetrievalBatch(
@@ -194,6 +197,18 @@ def draw_part(count: int, size: int, step: int, seed: int, rank: int = 0, world:
     order = np.random.default_rng([seed, 3, step // per_pass]).permutation(count)
     start = (step % per_pass) * joint + rank * size
     return order[start : start + size]
+
+
+def video_rngs(size: int, step: int, seed: int, rank: int = 0, stream: int = 2) -> list[np.random.Generator]:
+    """Where the chance of each video of a process's part comes from: its place in the joint batch.
+
+    Args:
+        size: videos per process.
+        step, seed: as for ``draw_part``.
+        rank: which part of the joint batch.
+        stream: tells apart what a run draws for other purposes.
+    """
+    return [np.random.default_rng([seed, stream, step, place]) for place in range(rank * size, (rank + 1) * size)]
 
 
 def _draw(rng: np.random.Generator, queries: Sequence[EncodedQuery], count: int) -> list[EncodedQuery]:
