@@ -37,6 +37,7 @@ def test_a_run_begins_with_the_robertas_words_and_fits_the_rest_to_the_features(
     )
     roberta.save_pretrained(tmp_path / "start")
     content = {
+        "task": "retrieval",
         "output": "run",
         "frame_encoder": "encoder",
         "data": {"videos": "videos", "subtitles": "subtitles", "train": "queries.jsonl", "features": "features"},

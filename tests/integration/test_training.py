@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.rows import RowGeometry
 from hero_sdk.tokens import TextTokenizer
-from hero_train import cli
+from hero_train import cli, training
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import read_moment_queries
 from hero_train.data.corpus import build_corpus
@@ -28,12 +28,11 @@ from hero_train.data.sampling import RetrievalBatch, RetrievalSampler
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.evaluate import evaluate_retrieval
 from hero_train.model.hero import HeroModel
-from hero_train import training
 from hero_train.recipes import retrieval
 from hero_train.run_config import BaseRunConfig, load_config
 from tests.tiny_training import TINY, VIDEOS, write_annotations, write_training_set
 
-STEPS = 80
+STEPS = 120
 QUERIES = sum(len(lines) for _, lines in VIDEOS.values())
 
 
@@ -123,7 +122,7 @@ def test_the_command_prints_the_headline_metrics_beside_chance(trained: tuple[Pa
 def test_the_log_has_the_loss_and_the_evaluation_of_each_step(trained: tuple[Path, str]) -> None:
     entries = read_log(trained[0])
     for kind in ("loss", "validation"):
-        assert [entry["step"] for entry in entries if kind in entry] == [20, 40, 60, 80]
+        assert [entry["step"] for entry in entries if kind in entry] == [20, 40, 60, 80, 100, 120]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     for loss in losses:
         assert loss["total"] == pytest.approx(sum(value for name, value in loss.items() if name != "total"), rel=1e-5)
@@ -161,7 +160,7 @@ def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str
 
 
 def test_only_the_newest_states_are_kept(trained: tuple[Path, str]) -> None:
-    assert sorted(path.name for path in (trained[0] / "steps").iterdir()) == ["step-000060", "step-000080"]
+    assert sorted(path.name for path in (trained[0] / "steps").iterdir()) == ["step-000100", "step-000120"]
 
 
 RESUMED = (

@@ -20,7 +20,6 @@ from hero_train.data.augmentation import AugmentationConfig
 from hero_train.data.sampling import SamplingConfig
 from hero_train.losses import RetrievalLossConfig
 from hero_train.run_config import (
-    CONFIGS,
     DataSection,
     OptimisationSection,
     RetrievalRunConfig,

@@ -1,4 +1,7 @@
-"""Batches of questions or statements, each a pure function of the seed, the step and the rank."""
+"""Batches of questions or statements, each a pure function of the seed and the step.
+
+The joint batch of several processes is that of one process with as many items.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from hero_train.data.answers import EncodedQuestion, EncodedStatement
 from hero_train.data.augmentation import AugmentationConfig, augment_video
-from hero_train.data.sampling import draw_part
+from hero_train.data.sampling import draw_part, video_rngs
 from hero_train.errors import ConfigError, DataError
 
 Item = TypeVar("Item", EncodedQuestion, EncodedStatement)
@@ -61,12 +62,12 @@ class AnswerSampler(Generic[Item]):
             )
 
     def batch(self, step: int) -> list[Item]:
-        """What is drawn for a step, to be collated; the same for the same seed, step and rank."""
-        chosen = draw_part(len(self._groups), self._config.items, step, self._seed, self._rank, self._world)
-        rng = np.random.default_rng([self._seed, 2, step, self._rank])
-        noise = self._config.augmentation
+        """What is drawn for a step, to be collated; the same for the same seed, step and part."""
+        size, noise = self._config.items, self._config.augmentation
+        chosen = draw_part(len(self._groups), size, step, self._seed, self._rank, self._world)
+        rngs = video_rngs(size, step, self._seed, self._rank)
         return [
             dataclasses.replace(item, video=augment_video(item.video, noise, rng))
-            for index in chosen
+            for index, rng in zip(chosen, rngs, strict=True)
             for item in self._groups[index]
         ]

@@ -4,13 +4,12 @@ Run with ``hero-train run CONFIG.yaml``, ``task: pretraining``. The output folde
 
     config.yaml         the configuration, resolved
     log.jsonl           one line per logged step, with the mean loss of each task since the last
-    steps/step-N/       states to resume from, heads of pre-training included
-    checkpoint/         the model without them, with its tokenizer and frame encoder: what fine-tuning takes as ``initial``
+    steps/step-N/       states to resume from
+    checkpoint/         the model with its heads, its tokenizer and frame encoder: what fine-tuning takes as ``initial``
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -26,9 +25,8 @@ from hero_train.data.features import VideoFeatures, find_videos, prepared_videos
 from hero_train.data.masking import WordIds
 from hero_train.data.pretraining import PretrainingSampler
 from hero_train.errors import DataError
-from hero_train.model.hero import HeroModel
 from hero_train.model.pretraining import HeroForPretraining
-from hero_train.recipes.setup import Frames, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import Frames, loss_of_step, make_model, make_tokenizer, start_from
 from hero_train.run_config import PretrainingData, PretrainingRunConfig
 from hero_train.tasks.pretraining import PretrainingTask
 from hero_train.training import RunResult, Session
@@ -37,7 +35,7 @@ from hero_train.training import RunResult, Session
 def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console | None = None) -> RunResult:
     """Pre-train; arguments and errors as in ``recipes.retrieval``.
 
-    An ``initial`` checkpoint gives the encoders and the retrieval head; the heads of pre-training begin anew.
+    The heads of pre-training begin anew unless the ``initial`` checkpoint has them.
     """
     session = Session(config, resume, console)
     data = config.data
@@ -45,13 +43,11 @@ def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console 
     tokenizer_json = make_tokenizer(config, [], video_ids)
     tokenizer, ids = TextTokenizer(tokenizer_json), WordIds.of(tokenizer_json)
     frames = Frames.of(config, video_ids)
-    start = make_model(HeroModel, session, tokenizer, frames.width)
+    model = make_model(HeroForPretraining, session, tokenizer, frames.width)
     session.prepare_output()
-    features = frames.read(session, start.config.clip_interval, video_ids)
+    features = frames.read(session, model.config.clip_interval, video_ids)
     if config.has_random_frames:
-        start_from(start, features, video_ids)
-    model = HeroForPretraining(start.config, tokenizer.vocabulary_size)
-    model.load_state_dict({**model.state_dict(), **start.state_dict()})
+        start_from(model, features, video_ids)
     sampler = PretrainingSampler(
         build(features, data.subtitles, tokenizer, model.config),
         ids,
@@ -64,17 +60,14 @@ def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console 
     )
 
     def before_step(task: nn.Module, step: int) -> None:
-        """Let hard negatives count more from their step on."""
-        after = config.optimisation.hard_negatives_after
-        hard = config.loss.hard_negatives or (after is not None and step >= after)
         assert isinstance(task, PretrainingTask)
-        task.matching = dataclasses.replace(config.loss, hard_negatives=hard)
+        task.matching = loss_of_step(config.loss, config.optimisation, step)
 
     session.train(
         PretrainingTask(model, config.loss),
         model,
         batch=sampler.batch,
-        save=lambda: session.save_checkpoint(model.retrieval_model(), tokenizer_json),
+        save=lambda: session.save_checkpoint(model, tokenizer_json),
         before_step=before_step,
         name_step=sampler.task,
     )

@@ -11,7 +11,6 @@ Run with ``hero-train run CONFIG.yaml``, ``task: retrieval``. The output folder 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from hero_train.data.sampling import RetrievalSampler
 from hero_train.evaluate import evaluate_retrieval
 from hero_train.evaluation import Evaluation
 from hero_train.model.hero import HeroModel
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import Frames, load_checkpoint, loss_of_step, make_model, make_tokenizer, start_from
 from hero_train.run_config import RetrievalRunConfig, Split
 from hero_train.tasks.retrieval import RetrievalTask
 from hero_train.training import RunResult, Session
@@ -59,11 +58,8 @@ def run(config: RetrievalRunConfig, *, resume: bool = False, console: Console | 
     sampler = RetrievalSampler(splits["train"], config.sampling, config.rows, config.seed, session.rank, session.world)
 
     def before_step(task: nn.Module, step: int) -> None:
-        """Let hard negatives count more from their step on."""
-        after = config.optimisation.hard_negatives_after
-        hard = config.loss.hard_negatives or (after is not None and step >= after)
         assert isinstance(task, RetrievalTask)
-        task.loss = dataclasses.replace(config.loss, hard_negatives=hard)
+        task.loss = loss_of_step(config.loss, config.optimisation, step)
 
     def judge(judged: HeroModel, split: Split) -> Evaluation:
         return evaluate_retrieval(judged, splits[split], config.rows)

@@ -13,18 +13,18 @@ from rich.console import Console
 
 from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
-from hero_train.checkpoint import TOKENIZER_FILE, resolve_folder
+from hero_train.checkpoint import TOKENIZER_FILE
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import VideoFeatures, extract_features, find_videos, load_features, missing_videos
-from hero_train.errors import CheckpointError, ConfigError, DataError
+from hero_train.errors import CheckpointError, DataError
 from hero_train.geometry import check_geometry, check_text_geometry
+from hero_train.initial import start_model
+from hero_train.losses import RetrievalLossConfig
 from hero_train.model.answers import HeroWithText
 from hero_train.model.hero import HeroEncoders, HeroModel
-from hero_train.official import model_from_official, read_official
 from hero_train.progress import progress_bar
-from hero_train.roberta import model_from_roberta
-from hero_train.run_config import ROBERTA, BaseRunConfig
-from hero_train.tokenizer import embedding_rows, load_tokenizer_json, train_tokenizer_json
+from hero_train.run_config import BaseRunConfig, OptimisationSection
+from hero_train.tokenizer import load_tokenizer_json, train_tokenizer_json
 from hero_train.training import Session
 
 Model = TypeVar("Model", bound=HeroEncoders)
@@ -127,61 +127,14 @@ def make_model(kind: type[Model], session: Session, tokenizer: TextTokenizer, wi
     """
     config = session.config
     torch.manual_seed(config.seed)
-    if config.initial is None:
-        vocabulary = embedding_rows(tokenizer.vocabulary_size)
-        entries = {**_task(kind), **config.model, "vocab_size": vocabulary, "feature_dim": width}
-        model = kind(kind.config_class.from_dict(entries, "model"))
-    else:
-        model = _take_over(kind, _initial(session, tokenizer, width), config)
+    model, report = start_model(
+        kind, config.initial, config.model, feature_dim=width, vocabulary=tokenizer.vocabulary_size
+    )
+    if config.initial is not None:
+        session.console.print(f"{config.initial}: {report.describe()}", markup=False, highlight=False)
     check = check_text_geometry if issubclass(kind, HeroWithText) else check_geometry
     check(config.rows, model.config)
     return model
-
-
-def _initial(session: Session, tokenizer: TextTokenizer, width: int) -> HeroEncoders:
-    config = session.config
-    assert config.initial is not None
-    if config.initial.startswith(ROBERTA):
-        model = model_from_roberta(config.initial.removeprefix(ROBERTA), {**config.model, "feature_dim": width})
-        if embedding_rows(tokenizer.vocabulary_size) != model.config.vocab_size:
-            raise ConfigError(
-                f"{config.initial} has {model.config.vocab_size} rows of words (a multiple of 8) and the tokenizer "
-                f"{tokenizer.vocabulary_size} ids. Set tokenizer.source to the same RoBERTa."
-            )
-        return model
-    if config.initial.endswith(".pt"):
-        model, report = model_from_official(read_official(Path(config.initial)))
-        session.console.print(
-            f"Imported {len(report.loaded)} official parameters; left out {len(report.left_out)}, new {len(report.fresh)}."
-        )
-    else:
-        model = HeroModel.from_pretrained(resolve_folder(config.initial))
-    if model.config.feature_dim != width or model.config.vocab_size < tokenizer.vocabulary_size:
-        raise ConfigError(
-            f"{config.initial} reads features of width {model.config.feature_dim} and {model.config.vocab_size} token ids; "
-            f"the frame encoder gives {width} and the tokenizer has {tokenizer.vocabulary_size}. Use those that belong to it."
-        )
-    return model
-
-
-def _take_over(kind: type[Model], source: HeroEncoders, config: BaseRunConfig) -> Model:
-    """A model of a task with another's weights, and the configuration's entries, such as dropout, in place of the other's."""
-    there = dataclasses.asdict(kind.config_class.of(source.config))
-    model = kind(kind.config_class.from_dict({**_task(kind), **there, **config.model}, "model"))
-    state = model.state_dict()
-    try:
-        model.load_state_dict(state | {name: tensor for name, tensor in source.state_dict().items() if name in state})
-    except RuntimeError as error:
-        raise ConfigError(
-            f"The entries {config.model} of model do not fit the weights of {config.initial} ({error}). Leave out those that are "
-            "the checkpoint's to decide."
-        ) from error
-    return model
-
-
-def _task(kind: type[HeroEncoders]) -> dict[str, str]:
-    task = kind.config_class.task
-    return {} if task is None else {"task": task}
 
 
 def start_from(model: HeroEncoders, features: dict[str, VideoFeatures], video_ids: Iterable[str]) -> None:
@@ -203,3 +156,10 @@ def load_checkpoint(kind: type[Model], session: Session, folder: Path) -> tuple[
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}; expected a checkpoint that hero-train run wrote.")
     return model, TextTokenizer(path.read_text(encoding="utf-8"))
+
+
+def loss_of_step(loss: RetrievalLossConfig, optimisation: OptimisationSection, step: int) -> RetrievalLossConfig:
+    """The retrieval loss of a step: hard negatives count more from their step on."""
+    after = optimisation.hard_negatives_after
+    hard = loss.hard_negatives or (after is not None and step >= after)
+    return dataclasses.replace(loss, hard_negatives=hard)
