@@ -71,6 +71,13 @@ def test_the_command_says_the_direction_and_what_became_of_each_weight(file: Pat
     assert "configuration must have this model's sizes: vocab_size 128, feature_dim 56, hidden_size 48" in back
 
 
+def test_names_in_a_file_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    torch.save({**state_of("vcmr"), "\x1b[2Jnothing": torch.zeros(1)}, tmp_path / "vcmr.pt")
+    said = run(tmp_path / "vcmr.pt", tmp_path / "ours", "--heads", HEADS)
+    assert "nothing (1): unknown to this model" in said
+    assert "\x1b" not in said
+
+
 def test_pretraining_keeps_its_heads_when_it_is_named(tmp_path: Path) -> None:
     torch.save({**state_of("pretrain"), "vocab_padded": True}, tmp_path / "pretrain.pt")
     run(tmp_path / "pretrain.pt", tmp_path / "ours", "--heads", HEADS, "--task", "pre-training")
@@ -257,6 +264,23 @@ def test_a_folder_of_another_task(folder: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("question answering", "dancing"))
     with pytest.raises(ConfigError, match=r"is of a model for 'dancing'; expected one of \['captioning'"):
         convert(folder, tmp_path / "other.pt")
+
+
+def test_a_file_with_half_a_head(tmp_path: Path) -> None:
+    state = state_of("videoQA")
+    del state["st_ed_pred_head.linear_2.bias"]
+    torch.save(state, tmp_path / "model.pt")
+    with (
+        unchanged(tmp_path),
+        pytest.raises(CheckpointError, match=r"some of the weights of span: .* span\.output\.bias"),
+    ):
+        convert(tmp_path / "model.pt", tmp_path / "ours", num_heads=HEADS)
+
+
+def test_rows_of_words_that_are_no_multiple_of_eight_are_not_called_padded(tmp_path: Path) -> None:
+    HeroModel(tiny_config(vocab_size=37)).save_pretrained(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back.pt")
+    assert torch.load(tmp_path / "back.pt", weights_only=True)["vocab_padded"] is False
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\xff"])

@@ -178,6 +178,12 @@ def test_what_the_weights_decide_cannot_be_set(tmp_path: Path, entries: dict[str
         start(HeroModel, tmp_path, entries)
 
 
+def test_a_decoders_depth_cannot_be_set(tmp_path: Path) -> None:
+    save(HeroForCaptioning, tmp_path)
+    with pytest.raises(ConfigError, match=r"model sets \{'decoder_layers': 1\}; .* has \{'decoder_layers': 2\}"):
+        start(HeroForCaptioning, tmp_path, {"decoder_layers": 1})
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [("text_positions", 70), ("frame_positions", 20), ("temporal_positions", 64), ("query_positions", 16)],

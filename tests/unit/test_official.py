@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hero_train.errors import CheckpointError, ConfigError
-from hero_train.official import infer_config, model_from_official, read_official
+from hero_train.model.hero import HeroModel
+from hero_train.official import infer_config, load_official, model_from_official, read_official
 from hero_train.official_names import our_name
 from tests.parity.oracle import read_dump
 
@@ -34,7 +35,7 @@ def state(task: str) -> dict[str, Tensor]:
     return dict(read_dump(f"{task}_state_dict")["state_dict"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def vcmr() -> dict[str, Tensor]:
     return dict(read_dump("vcmr_state_dict")["state_dict"])
 
@@ -146,6 +147,26 @@ def test_a_model_without_moment_head_keeps_its_own(vcmr: dict[str, Tensor]) -> N
     part = {name: tensor for name, tensor in vcmr.items() if name.startswith("v_encoder.")}
     model, report = model_from_official(part, num_heads=HEADS)
     assert set(report.fresh) == {name for name in model.state_dict() if name.startswith(("query.", "moment."))}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v_encoder.f_encoder.encoder.layer.0.output.dense.bias",
+        "v_encoder.f_encoder.img_embeddings.LayerNorm.weight",
+        "v_encoder.frame_transform.net.1.weight",
+        "q_feat_attn.modular_vector_mapping.weight",
+    ],
+)
+def test_a_checkpoint_that_lacks_a_weight_is_refused(vcmr: dict[str, Tensor], name: str) -> None:
+    del vcmr[name]
+    model = HeroModel(infer_config(vcmr, num_heads=HEADS))
+    before = {ours: tensor.clone() for ours, tensor in model.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=rf"only some of the weights of .*{our_name(name)}.*take a whole checkpoint"
+    ):
+        load_official(model, vcmr)
+    assert all(torch.equal(tensor, before[ours]) for ours, tensor in model.state_dict().items())
 
 
 def test_a_single_type_row_serves_both_types(vcmr: dict[str, Tensor]) -> None:

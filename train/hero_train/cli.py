@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hero_sdk.command import run_app
+from hero_sdk.command import run_app, without_controls
 from hero_sdk.terminal import make_table, print_tables
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def convert(
     """Turn a checkpoint of the authors into one of ours, or ours into theirs, and say what became of each weight."""
     from hero_train.convert import convert as run_conversion
 
-    typer.echo(run_conversion(source, out, task, num_heads=heads).describe())
+    # A file may name its tensors as it likes.
+    typer.echo(without_controls(run_conversion(source, out, task, num_heads=heads).describe(), keep="\n"))
 
 
 def show(split: str, evaluation: Evaluation) -> None:

@@ -25,7 +25,7 @@ from hero_train.tokenizer import embedding_rows
 Model = TypeVar("Model", bound=HeroEncoders)
 
 # Sizes that change what the weights compute and not, or not always, their shapes.
-_DECIDED = ("num_heads", "cross_modal_layers", "temporal_layers")
+_DECIDED = ("num_heads", "cross_modal_layers", "temporal_layers", "decoder_layers")
 
 
 def start_model(
@@ -90,7 +90,9 @@ def start_model(
             f"{feature_dim} and the tokenizer has {vocabulary}. Use those that belong to it."
         )
     there = dataclasses.asdict(theirs)
-    if wrong := {name: entries[name] for name in _DECIDED if entries.get(name, there[name]) != there[name]}:
+    if wrong := {
+        name: entries[name] for name in _DECIDED if name in there and entries.get(name, there[name]) != there[name]
+    }:
         raise ConfigError(
             f"model sets {wrong}; {source} has { {name: there[name] for name in wrong} }. Leave these entries out."
         )

@@ -15,17 +15,16 @@ from hero_sdk.errors import HeroError
 from hero_train.errors import CheckpointError
 from hero_train.tokenizer import embedding_rows
 
-POSITION_TABLES = {
-    "cross_modal.text.position.weight": "text_positions",
-    "cross_modal.frames.position.weight": "frame_positions",
-    "temporal.position.weight": "temporal_positions",
-    "query.position.weight": "query_positions",
-    "decoder.position.weight": "decoder_positions",
-    "order.output.weight": "clip_limit",
-    "order.output.bias": "clip_limit",
-}
-"""Tables with a row for each position, and the entries of the configuration that say how many; frame order has a class for each."""
-
+# Tables with a row for each position; frame order has a class for each.
+_POSITION_TABLES = (
+    "cross_modal.text.position.weight",
+    "cross_modal.frames.position.weight",
+    "temporal.position.weight",
+    "query.position.weight",
+    "decoder.position.weight",
+    "order.output.weight",
+    "order.output.bias",
+)
 _WORD_ROWS = ("cross_modal.text.word.weight", "language.bias")
 _TYPES = "cross_modal.text.token_type.weight"
 
@@ -136,8 +135,10 @@ def load_what_fits(
         advice: what to do about it.
 
     Raises:
-        CheckpointError: a weight is not finite.
-        error: a tensor of another shape than the model has. The model is as it was.
+        CheckpointError: a weight is not finite, or the source has only some weights of a part of the model.
+        error: a tensor of another shape than the model has.
+
+    On an error the model is as it was.
     """
     target = model.state_dict()
     report = ImportReport(left_out=dict(source.left_out))
@@ -157,9 +158,26 @@ def load_what_fits(
             report.adapted[name] = change
         target[ours] = fitted.to(target[ours].dtype)
         report.loaded.append(name)
+    _check_whole(set(target) - missing, missing)
     report.fresh.extend(sorted(missing))
     model.load_state_dict(target)
     return report
+
+
+def _check_whole(found: set[str], missing: set[str]) -> None:
+    """Refuse a source that fills a part of the model only half, which would leave random weights among trained ones."""
+    if broken := {_unit(name) for name in found} & {_unit(name) for name in missing}:
+        absent = sorted(name for name in missing if _unit(name) in broken)
+        raise CheckpointError(
+            f"The source has only some of the weights of {', '.join(sorted(broken))}: there is no {', '.join(absent[:5])}. "
+            "Expected all or none; take a whole checkpoint."
+        )
+
+
+def _unit(name: str) -> str:
+    """The part of a model that a weight belongs to and that comes from one source; a RoBERTa has no frames."""
+    first, _, rest = name.partition(".")
+    return "cross_modal.frames" if first == "cross_modal" and rest.startswith("frames.") else first
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -178,11 +196,13 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 def why_no_place(ours: str, target: Iterable[str]) -> str:
     """Why a model, of which ``target`` are the weights, has no place for a weight that another of our models has."""
-    layer = re.match(r"(?:cross_modal|temporal)\.layers\.\d+\.", ours)
-    start = layer[0] if layer else ours.split(".")[0] + "."
+    start = ours.split(".")[0] + "."
+    layer = re.match(r"\w+\.layers\.\d+\.", ours)
+    if layer and any(name.startswith(start) for name in target):
+        start = layer[0]
     if any(name.startswith(start) for name in target):
         return "unknown to this model"
-    return "a layer more than the model has" if layer else _PURPOSES.get(start[:-1], "unknown to this model")
+    return _PURPOSES.get(start[:-1], "a layer more than the model has" if layer else "unknown to this model")
 
 
 def _fit(ours: str, tensor: Tensor, target: Tensor, resize_positions: bool) -> tuple[Tensor | None, str]:
@@ -197,7 +217,7 @@ def _fit(ours: str, tensor: Tensor, target: Tensor, resize_positions: bool) -> t
     if ours in _WORD_ROWS and wanted == embedding_rows(rows):
         padding = (0,) * (2 * (tensor.dim() - 1)) + (0, wanted - rows)
         return F.pad(tensor, padding), f"{rows} rows filled up with zeros to {wanted}"
-    if ours in POSITION_TABLES and resize_positions:
+    if ours in _POSITION_TABLES and resize_positions:
         both = min(rows, wanted)
         resized = target.clone()
         resized[:both] = tensor[:both]
