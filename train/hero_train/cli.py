@@ -10,6 +10,7 @@ import typer
 
 from hero_sdk.command import run_app
 from hero_sdk.terminal import make_table, print_tables
+from hero_train.prepare.command import prepare
 
 if TYPE_CHECKING:
     from hero_train.evaluate import RetrievalEvaluation
@@ -56,6 +57,9 @@ def run(
     for split, evaluation in result.evaluations.items():
         show(split, evaluation)
     typer.echo(f"The checkpoint is {result.checkpoint}.")
+
+
+app.command()(prepare)
 
 
 @app.command()
