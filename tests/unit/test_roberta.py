@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,8 +24,9 @@ from hero_train.model.hero import HeroEncoders, HeroModel
 from hero_train.model.pretraining import HeroForPretraining
 from hero_train.recipes.setup import make_model
 from hero_train.roberta import load_roberta
-from hero_train.run_config import RunConfig, load_run_config
+from hero_train.run_config import BaseRunConfig, load_config
 from hero_train.tokenizer import embedding_rows, train_tokenizer_json
+from hero_train.training import Session
 from tests.tiny_checkpoint import SENTENCES, write_frame_encoder
 
 DEPTH, WORDS, WIDTH, WIDTH_OF_FEATURES = 6, 300, 16, 6
@@ -308,9 +310,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> FrameEncoder:
     return load_frame_encoder(write_frame_encoder(tmp_path_factory.mktemp("encoder"), WIDTH_OF_FEATURES))
 
 
-def run_config(folder: Path, **changes: Any) -> RunConfig:
+def run_config(folder: Path, **changes: Any) -> BaseRunConfig:
     """A run that starts from the RoBERTa that lies beside its configuration."""
     content = {
+        "task": "retrieval",
         "output": "run",
         "frame_encoder": "encoder",
         "data": {"videos": "videos", "train": "train.jsonl", "features": "features"},
@@ -320,7 +323,12 @@ def run_config(folder: Path, **changes: Any) -> RunConfig:
     }
     path = folder.parent / "run.yaml"
     path.write_text(yaml.safe_dump(content | changes))
-    return load_run_config(path)
+    return load_config(path)
+
+
+def session(config: BaseRunConfig) -> Session:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Session(config, console=Console(quiet=True))
 
 
 def test_a_run_starts_from_the_roberta_that_its_configuration_names(
@@ -329,7 +337,7 @@ def test_a_run_starts_from_the_roberta_that_its_configuration_names(
     config = run_config(folder)
     assert config.initial == f"roberta:{folder}"
     tokenizer = TextTokenizer(train_tokenizer_json(SENTENCES, WORDS))
-    model = make_model(config, tokenizer, encoder, Console(quiet=True))
+    model = make_model(HeroModel, session(config), tokenizer, encoder.spec.feature_dim)
     assert isinstance(model, HeroModel)
     assert torch.equal(model.cross_modal.text.word.weight[:WORDS], roberta.embeddings.word_embeddings.weight)
     assert model.config.feature_dim == encoder.spec.feature_dim
@@ -343,7 +351,7 @@ def test_a_hub_id_stays_as_it_is(folder: Path) -> None:
 def test_another_tokenizer_is_refused(folder: Path, encoder: FrameEncoder) -> None:
     tokenizer = TextTokenizer(train_tokenizer_json(SENTENCES, WORDS - 8))
     with pytest.raises(ConfigError, match=r"tokenizer 292 ids\. Set tokenizer\.source"):
-        make_model(run_config(folder), tokenizer, encoder, Console(quiet=True))
+        make_model(HeroModel, session(run_config(folder)), tokenizer, encoder.spec.feature_dim)
 
 
 def test_a_saved_start_can_be_loaded(folder: Path, tmp_path: Path) -> None:

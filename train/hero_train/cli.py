@@ -11,6 +11,7 @@ import typer
 
 from hero_sdk.command import run_app, without_controls
 from hero_sdk.terminal import make_table, print_tables
+from hero_train.prepare.command import prepare
 
 if TYPE_CHECKING:
     from hero_train.evaluation import Evaluation
@@ -46,6 +47,9 @@ def run(
     for split, evaluation in result.evaluations.items():
         show(split, evaluation)
     typer.echo(f"The checkpoint is {result.checkpoint}.")
+
+
+app.command()(prepare)
 
 
 @app.command("eval")

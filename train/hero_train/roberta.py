@@ -18,10 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hero_sdk.errors import HeroError
-from hero_train.config import HeroConfig
 from hero_train.errors import CheckpointError, ConfigError
 from hero_train.loading import ImportReport, SourceWeights, load_what_fits
-from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.model.hero import HeroEncoders
 from hero_train.official import heads_of, read_official
 from hero_train.official_names import our_name, why_without_place
 from hero_train.tokenizer import embedding_rows
@@ -60,24 +59,6 @@ class Roberta:
                 f"model sets {wrong}; {self.source} has { {name: sizes[name] for name in wrong} }. Leave these entries out."
             )
         return {**entries, **sizes}
-
-
-def model_from_roberta(source: str, entries: Mapping[str, Any]) -> HeroModel:
-    """A retrieval model whose cross-modal encoder starts from a RoBERTa.
-
-    Args:
-        source: as for ``read_roberta``.
-        entries: of ``HeroConfig``, with ``feature_dim``. What RoBERTa decides (widths, heads, vocabulary, text positions) may be
-            left out.
-
-    Raises:
-        CheckpointError: not a RoBERTa, or one with weights missing.
-        ConfigError: an entry that RoBERTa decides has another value.
-    """
-    roberta = read_roberta(source, entries.get("num_heads"))
-    model = HeroModel(HeroConfig.from_dict(roberta.decide(entries), "model"))
-    load_roberta(model, roberta.state)
-    return model
 
 
 def load_roberta(

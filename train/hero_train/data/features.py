@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +86,23 @@ def extract_features(
     Returns:
         The features by id, and by id the reason why a video has none.
     """
-    folder = cache / f"{encoder.spec.name}-{encoder.spec.fingerprint[:12]}-{clip_interval:g}s"
-    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, VideoFeatures] = {}
     dropped: dict[str, str] = {}
+    for video_id, result in iterate_features(videos, encoder, clip_interval, cache, workers):
+        if isinstance(result, MediaError):
+            dropped[video_id] = str(result)
+        else:
+            found[video_id] = result
+        on_progress(video_id)
+    return found, dropped
+
+
+def iterate_features(
+    videos: dict[str, Path], encoder: FrameEncoder, clip_interval: float, cache: Path, workers: int | None = None
+) -> Iterator[tuple[str, VideoFeatures | MediaError]]:
+    """As ``extract_features``, one video after another: its features, or the error that says why it has none."""
+    folder = cache_folder(encoder, clip_interval, cache)
+    folder.mkdir(parents=True, exist_ok=True)
 
     def features_of(video_id: str) -> VideoFeatures | MediaError:
         path, cached = videos[video_id], folder / f"{video_id}.safetensors"
@@ -100,15 +113,14 @@ def extract_features(
 
     pool = ThreadPoolExecutor(workers or available_cores())
     try:
-        for video_id, result in zip(videos, pool.map(features_of, videos), strict=True):
-            if isinstance(result, MediaError):
-                dropped[video_id] = str(result)
-            else:
-                found[video_id] = result
-            on_progress(video_id)
+        yield from zip(videos, pool.map(features_of, videos), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)  # an error ends the run now, not after all the other videos
-    return found, dropped
+
+
+def cache_folder(encoder: FrameEncoder, clip_interval: float, cache: Path) -> Path:
+    """The folder of a cache that has the features of one encoder and clip interval."""
+    return cache / f"{encoder.spec.name}-{encoder.spec.fingerprint[:12]}-{clip_interval:g}s"
 
 
 def _is_newer(cached: Path, video: Path) -> bool:
