@@ -17,7 +17,7 @@ from hero_sdk.rows import PackedVideos
 from hero_train.checkpoint import load_weights, resolve_folder, save_weights
 from hero_train.config import HeroConfig
 from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalEncoder
-from hero_train.model.layers import initialise
+from hero_train.model.layers import TransformerLayer, initialise
 from hero_train.model.moment import MomentHead
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ class HeroEncoders(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.cross_modal.text.word.weight.device
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Trade time for memory: keep of each encoder layer its input only, and compute the rest again for the gradients.
+
+        These stay the same, bit for bit: dropout draws the same again.
+        """
+        for layer in (*self.cross_modal.layers, *self.temporal.layers):
+            assert isinstance(layer, TransformerLayer)
+            layer.recomputed = enabled
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
