@@ -34,7 +34,7 @@ from hero_train.metrics import Searched, chance
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-CONFIG = HERE / "toontv.yaml"
+CONFIG = HERE / "configs" / "retrieval.yaml"
 
 TOLERANCE = 1e-4  # between a score from this process and the same through Triton
 COLUMNS = {

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hero_sdk.rows import Segment, VideoInput
-from hero_train.data.answer_sampling import AnswerSampler, AnswerSampling
+from hero_train.data.answer_sampling import AnswerSampler, AnswerSampling, QuestionSampling
 from hero_train.data.answers import EncodedQuestion, EncodedStatement
 from hero_train.data.augmentation import AugmentationConfig
 from hero_train.errors import ConfigError, DataError
+from hero_train.losses import IGNORED_TARGET
 
 VIDEO = VideoInput(np.ones((3, 4), np.float32), (Segment(np.arange(3, dtype=np.int32), np.array([2, 5], np.int32)),))
 TEXT = np.array([2, 6], np.int32)
@@ -72,3 +73,33 @@ def test_too_few_for_a_batch() -> None:
         sampler(3, 2, world=2)
     with pytest.raises(ConfigError, match=r"sampling\.items is 0"):
         AnswerSampling(0)
+
+
+def answered(correct: int) -> EncodedQuestion:
+    answers = tuple(np.array([2, 10 + place], np.int32) for place in range(5))
+    return EncodedQuestion("one", VIDEO, TEXT, answers, correct, (0, 1))
+
+
+def test_a_question_is_asked_with_the_right_answer_and_some_others() -> None:
+    one = AnswerSampler([answered(3)], QuestionSampling(1, answers=3), 1)
+    seen = set()
+    for step in range(30):
+        (question,) = one.batch(step)
+        words = [int(answer[1]) - 10 for answer in question.answers]
+        assert len(words) == 3
+        assert words == sorted(words), "answers keep their order"
+        assert words[question.correct] == 3
+        seen.update(words)
+    assert seen == set(range(5)), "other passes bring other answers"
+
+
+@pytest.mark.parametrize(("correct", "count"), [(3, None), (3, 5), (IGNORED_TARGET, 2)])
+def test_all_answers_are_read_where_none_may_be_left_out(correct: int, count: int | None) -> None:
+    (question,) = AnswerSampler([answered(correct)], QuestionSampling(1, answers=count), 1).batch(0)
+    assert len(question.answers) == 5
+    assert question.correct == correct
+
+
+def test_one_answer_is_no_choice() -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.answers is 1; expected at least 2"):
+        QuestionSampling(answers=1)

@@ -45,7 +45,7 @@ def test_the_configuration_describes_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted((ROOT / "train" / "configs").glob("*.yaml")), ROOT / "demo" / "toontv.yaml"],
+    [*sorted((ROOT / "train" / "configs").glob("*.yaml")), *sorted((ROOT / "demo" / "configs").glob("*.yaml"))],
     ids=lambda path: path.name,
 )
 def test_a_configuration_that_ships_describes_a_run(path: Path) -> None:

@@ -13,21 +13,21 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hero_sdk.rows import RowGeometry
+from hero_train.caption_metrics import CAPTION_METRICS, METEOR
 from hero_train.data.annotations import Rounding
-from hero_train.data.answer_sampling import AnswerSampling
+from hero_train.data.answer_sampling import AnswerSampling, QuestionSampling
 from hero_train.data.captions import CaptionSamplingConfig
 from hero_train.data.pretraining import PretrainingSampling
 from hero_train.data.sampling import SamplingConfig
 from hero_train.errors import ConfigError
 from hero_train.losses import RetrievalLossConfig
 from hero_train.metrics import METRICS
+from hero_train.metrics_answers import ANSWER_METRICS
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab", "trackio"]
-
-CAPTION_METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 ROBERTA = "roberta:"
 """In front of a folder or hub id of transformers: ``initial`` is then a RoBERTa and no HERO."""
@@ -236,10 +236,10 @@ class QuestionRunConfig(FineTuningConfig):
         span_weight: of the moment that answers, beside the answer.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ANSWER_METRICS
 
     task: Literal["questions"]
-    sampling: AnswerSampling = AnswerSampling()
+    sampling: QuestionSampling = QuestionSampling()
     span_weight: float = Field(default=0.4, ge=0)
     best_metric: str = "accuracy"
 
@@ -251,7 +251,7 @@ class StatementRunConfig(FineTuningConfig):
         sampling: see the section.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ANSWER_METRICS
 
     task: Literal["statements"]
     sampling: AnswerSampling = AnswerSampling()
@@ -266,7 +266,8 @@ class CaptionRunConfig(FineTuningConfig):
         smoothing: of the words to predict.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = CAPTION_METRICS
+    # METEOR is scored at the end only.
+    metrics: ClassVar[tuple[str, ...]] = tuple(name for name in CAPTION_METRICS if name != METEOR)
 
     task: Literal["captions"]
     sampling: CaptionSamplingConfig = CaptionSamplingConfig()

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from hero_train.data.answers import EncodedQuestion, EncodedStatement
 from hero_train.data.augmentation import AugmentationConfig, augment_video
 from hero_train.data.sampling import draw_part, video_rngs
 from hero_train.errors import ConfigError, DataError
+from hero_train.losses import IGNORED_TARGET
 
 Item = TypeVar("Item", EncodedQuestion, EncodedStatement)
 
@@ -33,6 +36,23 @@ class AnswerSampling:
     def __post_init__(self) -> None:
         if self.items < 1:
             raise ConfigError(f"sampling.items is {self.items}; expected at least 1.")
+
+
+@dataclass(frozen=True)
+class QuestionSampling(AnswerSampling):
+    """How batches of questions are drawn.
+
+    Attributes:
+        answers: of each question, the right one and some of the others; None reads all of them. Each answer is read with the
+            whole video, so that a question with two costs two fifths of one with five, and the next pass brings other ones.
+    """
+
+    answers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.answers is not None and self.answers < 2:
+            raise ConfigError(f"sampling.answers is {self.answers}; expected at least 2, the right one and another.")
 
 
 class AnswerSampler(Generic[Item]):
@@ -63,11 +83,23 @@ class AnswerSampler(Generic[Item]):
 
     def batch(self, step: int) -> list[Item]:
         """What is drawn for a step, to be collated; the same for the same seed, step and part."""
-        size, noise = self._config.items, self._config.augmentation
+        size = self._config.items
         chosen = draw_part(len(self._groups), size, step, self._seed, self._rank, self._world)
         rngs = video_rngs(size, step, self._seed, self._rank)
-        return [
-            dataclasses.replace(item, video=augment_video(item.video, noise, rng))
-            for index, rng in zip(chosen, rngs, strict=True)
-            for item in self._groups[index]
-        ]
+        return [self._vary(item, rng) for index, rng in zip(chosen, rngs, strict=True) for item in self._groups[index]]
+
+    def _vary(self, item: Item, rng: np.random.Generator) -> Item:
+        item = dataclasses.replace(item, video=augment_video(item.video, self._config.augmentation, rng))
+        if isinstance(item, EncodedQuestion) and isinstance(self._config, QuestionSampling):
+            return some_answers(item, self._config.answers, rng)
+        return item
+
+
+def some_answers(question: EncodedQuestion, count: int | None, rng: np.random.Generator) -> EncodedQuestion:
+    """A question with its right answer and others, ``count`` in all, in their order; all, where the right one is not known."""
+    if count is None or count >= len(question.answers) or question.correct == IGNORED_TARGET:
+        return question
+    wrong = [place for place in range(len(question.answers)) if place != question.correct]
+    kept = sorted([question.correct, *rng.permutation(wrong)[: count - 1].tolist()])
+    answers = tuple(question.answers[place] for place in kept)
+    return dataclasses.replace(question, answers=answers, correct=kept.index(question.correct))

@@ -19,6 +19,7 @@ from hero_train.data.captions import (
     read_captioned_moments,
 )
 from hero_train.data.features import VideoFeatures
+from hero_train.decoding import BeamConfig
 from hero_train.evaluate_captions import evaluate_captions
 from hero_train.evaluation import Evaluation
 from hero_train.model.captioning import HeroForCaptioning
@@ -47,14 +48,19 @@ def run(config: CaptionRunConfig, *, resume: bool = False, console: Console | No
     sampler = CaptionSampler(splits["train"], config.sampling, config.rows, config.seed, session.rank, session.world)
 
     def judge(judged: HeroForCaptioning, split: Split) -> Evaluation:
-        return evaluate_captions(judged, splits[split], tokenizer, config.rows, texts)
+        return evaluate_captions(judged, splits[split], config.rows, tokenizer, texts, beam=BeamConfig())
 
     session.train(
         CaptioningTask(model, config.smoothing),
         model,
         batch=lambda step, part: sampler.batch(step * config.optimisation.accumulation + part),
         save=lambda: session.save_checkpoint(model, tokenizer_json),
-        evaluate=(lambda: judge(model, "validation")) if "validation" in splits else None,
+        evaluate=(
+            # METEOR takes half a minute to start, so it waits for the end, and so does the beam.
+            (lambda: evaluate_captions(model, splits["validation"], config.rows, tokenizer, (), meteor=False))
+            if "validation" in splits
+            else None
+        ),
     )
     return session.finish(HeroForCaptioning, judge, splits)
 
@@ -79,4 +85,5 @@ def evaluate(config: CaptionRunConfig, checkpoint: Path, split: Split) -> Evalua
     ids = [moment.video_id for moment in moments]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
     texts = [caption for moment in read_captioned_moments(annotations["train"]) for caption in moment.captions]
-    return evaluate_captions(model, build(config, moments, features, tokenizer, model), tokenizer, config.rows, texts)
+    captioned = build(config, moments, features, tokenizer, model)
+    return evaluate_captions(model, captioned, config.rows, tokenizer, texts, beam=BeamConfig())
