@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -89,17 +89,19 @@ class AnswerSampler(Generic[Item]):
         return [self._vary(item, rng) for index, rng in zip(chosen, rngs, strict=True) for item in self._groups[index]]
 
     def _vary(self, item: Item, rng: np.random.Generator) -> Item:
-        item = dataclasses.replace(item, video=augment_video(item.video, self._config.augmentation, rng))
+        changes: dict[str, Any] = {"video": augment_video(item.video, self._config.augmentation, rng)}
         if isinstance(item, EncodedQuestion) and isinstance(self._config, QuestionSampling):
-            return some_answers(item, self._config.answers, rng)
-        return item
+            changes |= some_answers(item, self._config.answers, rng)
+        return dataclasses.replace(item, **changes)
 
 
-def some_answers(question: EncodedQuestion, count: int | None, rng: np.random.Generator) -> EncodedQuestion:
-    """A question with its right answer and others, ``count`` in all, in their order; all, where the right one is not known."""
+def some_answers(question: EncodedQuestion, count: int | None, rng: np.random.Generator) -> dict[str, Any]:
+    """What changes in a question that is asked with its right answer and others only, ``count`` in all, in their order.
+
+    Nothing does where the right answer is not known, or there are no more than ``count``.
+    """
     if count is None or count >= len(question.answers) or question.correct == IGNORED_TARGET:
-        return question
+        return {}
     wrong = [place for place in range(len(question.answers)) if place != question.correct]
     kept = sorted([question.correct, *rng.permutation(wrong)[: count - 1].tolist()])
-    answers = tuple(question.answers[place] for place in kept)
-    return dataclasses.replace(question, answers=answers, correct=kept.index(question.correct))
+    return {"answers": tuple(question.answers[place] for place in kept), "correct": kept.index(question.correct)}
