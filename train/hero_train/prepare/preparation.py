@@ -17,7 +17,7 @@ from hero_train.prepare.annotations import Annotations, divide_annotations, read
 from hero_train.prepare.durations import gather_durations
 from hero_train.prepare.feature_files import MadeVideo, fingerprint, write_all
 from hero_train.prepare.features import FeatureSource, InPieces
-from hero_train.prepare.fitting import fit_annotations
+from hero_train.prepare.fitting import fit_annotations, refuse_empty
 from hero_train.prepare.pieces import WHOLE, Pieces
 from hero_train.prepare.report import Dropped, Report
 from hero_train.prepare.schemas import Schema
@@ -83,10 +83,11 @@ def prepare(request: Request, advance: Callable[[int], None] = lambda total: Non
     wanted = None if request.schema is None else _there(request, [record.video_id for record in records], report)
     with staged(request.out) as folder:
         made = write_all(request.features, wanted, durations, folder / FEATURES_FOLDER, report, advance)
+        report.features.refuse_above(request.damaged_share)
         if request.schema is not None:
             annotations = fit_annotations(annotations, files, made, request.schema, report)
         report.annotations.refuse_above(request.damaged_share)
-        report.features.refuse_above(request.damaged_share)
+        refuse_empty(annotations, report)
         if not made:
             raise DataError(f"No video of {request.features.place} has features that can be used.")
         subtitles = _read_subtitles(request, list(made), report)
