@@ -6,15 +6,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from hero_sdk.tokens import BEGIN_ID, TextTokenizer
+from hero_sdk.types import IntArray
 from hero_train.data.annotations import read_moment_queries
 from hero_train.data.answers import read_questions, read_statements
 from hero_train.data.captions import read_captioned_moments
-from hero_train.data.corpus import read_all_subtitles
+from hero_train.data.corpus import build_corpus, read_all_subtitles
 from hero_train.data.features import load_features
 from hero_train.data.lmdb_corpus import read_lmdb_corpus
 from hero_train.data.lmdb_store import Damage, FeatureStore
@@ -24,7 +26,7 @@ from hero_train.prepare.preparation import Request, prepare
 from hero_train.prepare.schemas import SCHEMAS
 from hero_train.prepare.summary import Summary
 from tests.parity.oracle import oracle_folder
-from tests.parity.test_lmdb_corpus import damaged
+from tests.parity.test_lmdb_corpus import CONFIG, FakeTokenizer, assert_same, damaged, read
 from tests.tiny_training import tiny_config
 
 DB = oracle_folder() / "db"
@@ -134,6 +136,36 @@ def test_subtitles_without_a_frame_are_those_of_the_authors_preprocessing(tmp_pa
     assert summary.subtitles.without_frames == empty > 0
 
 
+class OracleTextTokenizer(FakeTokenizer):
+    """The oracle's, for queries as well."""
+
+    def encode_query(self, text: str) -> IntArray:
+        return np.concatenate([np.array([BEGIN_ID], np.int32), self.encode_subtitle(text)])
+
+
+def test_training_reads_of_a_set_what_it_reads_of_the_stores(tmp_path: Path) -> None:
+    """Frames, tokens and targets: the paper's assignment at load, and not before."""
+    from_stores(tmp_path / "set", "tvr_val")
+    stores = read(clip_limit=100)
+    queries = read_moment_queries(tmp_path / "set" / "annotations" / "validation.jsonl")
+    features, _ = load_features(tmp_path / "set", stores)
+    tokenizer = cast("TextTokenizer", OracleTextTokenizer())
+    config = replace(CONFIG, clip_limit=100)
+    corpus = build_corpus(queries, features, tmp_path / "set" / "subtitles.jsonl", tokenizer, config)
+    assert {video.video_id for video in corpus} == set(stores)
+    for video in corpus:
+        expected = stores[video.video_id]
+        assert_same(video.input, expected.input)
+        assert video.duration == expected.duration
+        assert video.annotations == expected.annotations
+        for kind in ("queries", "spoken"):
+            ours, theirs = (
+                [(one.tokens.tolist(), one.first, one.last) for one in getattr(side, kind)]
+                for side in (video, expected)
+            )
+            assert ours == theirs
+
+
 @pytest.mark.parametrize(
     ("store", "change", "reason"),
     [
@@ -164,7 +196,7 @@ def test_a_damaged_record_of_a_store_is_named_and_dropped(
         schema=SCHEMAS[task.partition("_")[0]],
         files={"train": folder},
     )
-    with pytest.raises(DataError, match=rf"1 of \d+ records cannot be read \({name}:\d+: .*{reason}"):
+    with pytest.raises(DataError, match=rf"1 of \d+ records cannot be read \(.*{name}:\d+: .*{reason}"):
         prepare(request)
     prepare(replace(request, damaged_share=0.1))
     (dropped,) = map(json.loads, (tmp_path / "set" / "dropped.jsonl").read_text().splitlines())

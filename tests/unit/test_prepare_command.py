@@ -115,9 +115,12 @@ def test_a_failure_leaves_the_set_that_was_there(training_set: Path, tmp_path: P
     assert command(*options(training_set, tmp_path / "set")).code == 0
     first = digests(tmp_path / "set")
     bad = write_lines(tmp_path / "bad.jsonl", [*lines_of(training_set / "queries.jsonl"), "{"])
-    failed = command(*options(training_set, tmp_path / "set"), "--force", "--train", bad)
+    failed = command(
+        *options(training_set, tmp_path / "set"), "--force", "--train", bad, "--cache", tmp_path / "unused"
+    )
     assert failed.code == 2
-    assert "1 of 19 records cannot be read (bad.jsonl:19: is not JSON" in failed.err
+    assert not (tmp_path / "unused").exists(), "it ended before any video was read"
+    assert f"1 of 19 records cannot be read ({bad}:19: is not JSON" in failed.err
     assert digests(tmp_path / "set") == first
     assert not list(tmp_path.glob(".*"))
 
@@ -138,7 +141,7 @@ def test_a_video_that_cannot_be_decoded_is_named(training_set: Path, tmp_path: P
     arguments = [*options(training_set, tmp_path / "set"), "--videos", str(videos)]
     failed = command(*arguments)
     assert failed.code == 2
-    assert "1 of 6 records cannot be read (videos:sixth: " in failed.err
+    assert f"1 of 6 records cannot be read ({videos}:sixth: " in failed.err
     done = command(*arguments, "--damaged-share", 0.2)
     assert done.code == 0, done.err
     assert "annotation of a video without features" in done.out

@@ -83,7 +83,7 @@ def test_a_damaged_annotation_is_named_counted_and_dropped(tmp_path: Path, featu
 def test_more_damage_than_may_be_is_an_error_and_writes_nothing(tmp_path: Path, features: Path, kind: str) -> None:
     record, reason = DAMAGED_QUERIES[kind]
     file = write_lines(tmp_path / "tvr.jsonl", [line(1), line(2), record, line(4)])
-    with pytest.raises(DataError, match=rf"1 of 4 records cannot be read \(tvr\.jsonl:3: .*{reason}"):
+    with pytest.raises(DataError, match=rf"1 of 4 records cannot be read \(.*tvr\.jsonl:3: .*{reason}"):
         run(tmp_path / "set", "tvr", features, files={"train": file})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "tvr.jsonl"]
 
@@ -261,7 +261,7 @@ def test_damaged_features_are_named_and_their_annotations_dropped(
     damage_features(features / "w.npy", kind)
     lines = [line(1), line(2, vid_name="w"), line(3, vid_name="x")]
     file = write_lines(tmp_path / "tvr.jsonl", lines)
-    with pytest.raises(DataError, match=rf"1 of 3 records cannot be read \(features:w: .*{reason}"):
+    with pytest.raises(DataError, match=rf"1 of 3 records cannot be read \(.*features:w: .*{reason}"):
         run(tmp_path / "set", "tvr", features, files={"train": file})
     summary = run(tmp_path / "set", "tvr", features, files={"train": file}, damaged_share=0.5)
     assert [one["desc_id"] for one in annotations_of(tmp_path / "set", "train")] == [1, 3]
