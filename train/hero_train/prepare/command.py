@@ -136,7 +136,7 @@ def prepare(
         pieces=Pieces(piece, every=True) if piece is not None else Pieces(chosen.piece_seconds if chosen else 0),
         damaged_share=DAMAGED_SHARE if damaged_share is None else damaged_share,
         missing_share=missing_share,
-        replace=force,
+        force=force,
     )
     with _progress() as advance:
         summary = make(request, advance)

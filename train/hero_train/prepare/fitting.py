@@ -29,9 +29,6 @@ def fit_annotations(
         schema: of the annotations.
         report: takes those that are dropped: their video has no features, or all their moments lie after its end. A question
             loses such a moment and stays.
-
-    Raises:
-        DataError: a split of which nothing is left.
     """
     fitted: Annotations = {}
     for split, records in annotations.items():
@@ -47,12 +44,21 @@ def fit_annotations(
             except Unusable as problem:
                 damage = None if video is None else report.annotations
                 report.drop(damage, files[split], problem, record.line, record.record_id)
-        if not fitted[split]:
-            last = report.dropped[-1].reason
-            raise DataError(
-                f"No annotation of the split {split} is left; the last one {last}. See that its videos are there."
-            )
     return fitted
+
+
+def refuse_empty(annotations: Annotations, report: Report) -> None:
+    """End here if nothing is left of a split.
+
+    Raises:
+        DataError: with the last of what was dropped.
+    """
+    for split, records in annotations.items():
+        if not records:
+            raise DataError(
+                f"No annotation of the split {split} is left; the last that was dropped {report.dropped[-1].reason}. "
+                "See that its videos are there."
+            )
 
 
 def _fit(record: Record, video: MadeVideo, schema: Schema, report: Report) -> Record:

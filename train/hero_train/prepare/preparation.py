@@ -17,7 +17,7 @@ from hero_train.prepare.annotations import Annotations, divide_annotations, read
 from hero_train.prepare.durations import gather_durations
 from hero_train.prepare.feature_files import MadeVideo, fingerprint, write_all
 from hero_train.prepare.features import FeatureSource, InPieces
-from hero_train.prepare.fitting import fit_annotations
+from hero_train.prepare.fitting import fit_annotations, refuse_empty
 from hero_train.prepare.pieces import WHOLE, Pieces
 from hero_train.prepare.report import Dropped, Report
 from hero_train.prepare.schemas import Schema
@@ -46,7 +46,7 @@ class Request:
         pieces: into which long videos are cut.
         damaged_share: how many of the annotations, of the videos' features and of their subtitles may be damaged, in [0, 1].
         missing_share: how many of the videos may be without features, in [0, 1].
-        replace: whether a set that is there may be replaced.
+        force: whether a set that is there may be replaced.
     """
 
     out: Path
@@ -60,7 +60,7 @@ class Request:
     pieces: Pieces = WHOLE
     damaged_share: float = DAMAGED_SHARE
     missing_share: float = 0.0
-    replace: bool = False
+    force: bool = False
 
 
 def prepare(request: Request, advance: Callable[[int], None] = lambda total: None) -> Summary:
@@ -73,31 +73,36 @@ def prepare(request: Request, advance: Callable[[int], None] = lambda total: Non
     Raises:
         ConfigError, DataError, SubtitleError: what was found, what was expected, what to do. No set is written then.
     """
-    check_destination(request.out, request.replace)
+    check_destination(request.out, request.force)
     if request.pieces.seconds:
         request = replace(request, features=InPieces(request.features, request.pieces.seconds))
     report = Report()
+    # Everything that may end the preparation comes before the features, which may take days.
     annotations, files = _read_annotations(request, report)
+    report.annotations.refuse_above(request.damaged_share)
     records = [record for split in annotations.values() for record in split]
     durations = gather_durations(request.durations, records, request.subtitles, request.pieces.seconds)
     wanted = None if request.schema is None else _there(request, [record.video_id for record in records], report)
+    subtitles = _read_subtitles(request, wanted, report) if wanted is not None else {}
     with staged(request.out) as folder:
         made = write_all(request.features, wanted, durations, folder / FEATURES_FOLDER, report, advance)
+        report.features.refuse_above(request.damaged_share)
         if request.schema is not None:
             annotations = fit_annotations(annotations, files, made, request.schema, report)
         report.annotations.refuse_above(request.damaged_share)
-        report.features.refuse_above(request.damaged_share)
+        refuse_empty(annotations, report)
         if not made:
             raise DataError(f"No video of {request.features.place} has features that can be used.")
-        subtitles = _read_subtitles(request, list(made), report)
-        report.subtitles.refuse_above(request.damaged_share)
+        if wanted is None:
+            subtitles = _read_subtitles(request, list(made), report)
+        subtitles = {video_id: spoken for video_id, spoken in subtitles.items() if video_id in made}
         _write_set(folder, annotations, subtitles, report.dropped)
         summary = _summary(request, annotations, files, made, subtitles, report)
         summary.write(folder)
     return summary
 
 
-def check_destination(out: Path, replace: bool) -> None:
+def check_destination(out: Path, force: bool) -> None:
     """Refuse a place that holds something that must not be lost.
 
     Raises:
@@ -107,7 +112,7 @@ def check_destination(out: Path, replace: bool) -> None:
         return
     if not is_prepared(out):
         raise DataError(f"{out} exists and is not a prepared set; choose another --out, or remove it yourself.")
-    if not replace:
+    if not force:
         raise DataError(f"{out} is a prepared set already. Choose another --out, or replace it with --force.")
 
 
@@ -142,7 +147,9 @@ def _there(request: Request, video_ids: Sequence[str], report: Report) -> list[s
 def _read_subtitles(request: Request, video_ids: Sequence[str], report: Report) -> Subtitles:
     if request.subtitles is None:
         return {}
-    return gather_subtitles(request.subtitles, video_ids, request.pieces.seconds, report)
+    found = gather_subtitles(request.subtitles, video_ids, request.pieces.seconds, report)
+    report.subtitles.refuse_above(request.damaged_share)
+    return found
 
 
 def _write_set(folder: Path, annotations: Annotations, subtitles: Subtitles, dropped: Iterable[Dropped]) -> None:

@@ -63,7 +63,7 @@ class Report:
             name: its id.
         """
         if damage is not None:
-            damage.reasons[f"{source.name}:{line if line is not None else name}"] = str(problem)
+            damage.reasons[f"{source}:{line if line is not None else name}"] = str(problem)
         self.dropped.append(Dropped(str(source), line, str(name), problem.kind, str(problem)))
 
     def counts(self) -> dict[str, int]:

@@ -173,7 +173,10 @@ def _table(path: Path) -> tuple[Subtitle, ...]:
     """A CSV file of HowTo100M with the columns ``start``, ``end`` and ``text``, in seconds."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            if not {"start", "end", "text"} <= set(reader.fieldnames or ()):
+                raise ValueError(f"the columns {reader.fieldnames}")
+            rows = list(reader)
         return sort_subtitles(Subtitle(float(row["start"]), float(row["end"]), row["text"]) for row in rows)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path.name} is no table with start, end and text ({error!r})") from error
