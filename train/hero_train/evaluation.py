@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -40,15 +40,17 @@ class Evaluation:
         baselines: by baseline ("chance", "majority", ...) and name; over all, or over a group where it says so: "majority/v". A
             metric that is missing has no such baseline.
         counts: how much was evaluated, such as ``{"queries": 120, "videos": 20}``.
+        absent: metrics of the task that could not be computed, with the reason. To be shown: nothing is left out silently.
     """
 
     metrics: dict[str, Metrics]
     baselines: dict[str, Metrics]
     counts: dict[str, int]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The entry of the split in ``results.json``."""
-        return {"metrics": self.metrics, "baselines": self.baselines, "counts": self.counts}
+        return asdict(self)
 
     def headlines(self) -> dict[str, str]:
         """The metrics to print, by name, with their headings."""
