@@ -120,42 +120,47 @@ class _MeteorFailed(Exception):
 
 
 def _meteor(java: str, expected: Tokenised, systems: Iterable[Tokenised]) -> list[float]:
-    """METEOR 1.5 of each system, by its own protocol on standard input and output: a line for each moment, then one for all.
+    """METEOR 1.5 of each system.
 
-    Not through the package's class: that leaves its pipes open, waits for ever in its destructor after a failure, and cannot read
-    the numbers of a METEOR that writes them with a comma, as Java does in many languages.
+    By its own protocol: a line of captions is answered by a line of counts, and a line of all counts by one score per moment and
+    one of all together. Not through the package's class: that leaves its pipes open, waits for ever in its destructor after a
+    failure, and cannot read the numbers of a METEOR that writes them with a comma, as Java does in many languages.
     """
     archive = Path(str(_scorers("meteor").__file__)).with_name("meteor-1.5.jar")
     settings = ["-Xmx2G", "-Duser.language=en", "-Duser.country=US"]
     command = [java, *settings, "-jar", str(archive), "-", "-", "-stdio", "-l", "en", "-norm"]
-    scores = []
+    asked = [
+        [" ||| ".join(["SCORE", *captions, *system[moment]]) for moment, captions in expected.items()]
+        for system in systems
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
     ) as process:
-        asked, said = process.stdin, process.stdout
-        assert asked is not None
-        assert said is not None
-
-        def answer() -> str:
-            if not (line := said.readline()):
-                raise _MeteorFailed(f"METEOR ended early, with code {process.wait()}; it takes 2 GB of memory")
-            return line.strip()
-
-        def ask(*fields: str) -> str:
-            asked.write(" ||| ".join(fields) + "\n")
-            asked.flush()
-            return answer()
-
         try:
-            for system in systems:
-                counts = [ask("SCORE", *captions, *system[moment]) for moment, captions in expected.items()]
-                # The first of the scores of each moment, then the others and that of all together.
-                ask("EVAL", *counts)
-                scores.append(float([answer() for _ in counts][-1]))
-        except (OSError, ValueError) as error:
-            raise _MeteorFailed(f"METEOR failed ({error})") from error
+            counts = [[_answer(process, line) for line in lines] for lines in asked]
+            output, _ = process.communicate("".join(" ||| ".join(["EVAL", *lines]) + "\n" for lines in counts))
+        except OSError as error:
+            raise _MeteorFailed(f"METEOR ended early ({error}); it takes 2 GB of memory") from error
         finally:
             process.kill()
+            assert process.stdin is not None
             with suppress(OSError):
-                asked.close()
-    return scores
+                process.stdin.close()
+    every = len(expected) + 1
+    try:
+        scores = [float(line) for line in output.split()]
+    except ValueError as error:
+        raise _MeteorFailed(f"METEOR says what is no score ({error})") from error
+    if len(scores) != every * len(asked):
+        raise _MeteorFailed(f"METEOR gave {len(scores)} scores; expected {every * len(asked)}")
+    return scores[every - 1 :: every]
+
+
+def _answer(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    if not (answer := process.stdout.readline()):
+        raise _MeteorFailed(f"METEOR ended early, with code {process.wait()}; it takes 2 GB of memory")
+    return answer.strip()

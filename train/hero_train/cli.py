@@ -128,6 +128,8 @@ def show(split: str, evaluation: Evaluation) -> None:
     for name, values in [*evaluation.metrics.items(), *evaluation.baselines.items()]:
         table.add_row(name, *(f"{100 * values[metric]:.1f}" if metric in values else "" for metric in headlines))
     print_tables(table)
+    for metric, reason in evaluation.absent.items():
+        typer.echo(f"{metric} is absent: {reason}.")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def caption_clips(start: float, end: float, clip_interval: float, clips: int) ->
     """First clip of a moment and the clip after its last one: what the decoder reads (the authors' rule, at least one clip).
 
     Args:
-        start, end: in seconds; the moment starts within the video.
+        start, end: in seconds; a moment that starts after the last clip gets that clip.
         clip_interval: seconds per clip.
         clips: of the video; the moment is cut to it.
     """
@@ -104,12 +104,14 @@ class EncodedMoment:
         annotation: as it was read.
         first, stop: its first clip, and the clip after its last one.
         captions: (tokens,) int32 each, without begin and end.
+        reachable: whether it begins in what is read of the video. Another one has the last clip, and is not trained on.
     """
 
     annotation: CaptionedMoment
     first: int
     stop: int
     captions: tuple[IntArray, ...]
+    reachable: bool = True
 
 
 @dataclass
@@ -128,9 +130,10 @@ def build_caption_corpus(
     tokenizer: TextTokenizer,
     config: HeroConfig,
 ) -> list[CaptionVideo]:
-    """The videos of a split with their captioned moments; moments that start beyond the clip limit are left out.
+    """The videos of a split with their captioned moments.
 
-    Captions are tokenised as queries are: one that is all upper case is lower-cased. (The authors leave it as it is.)
+    A moment that begins beyond the clip limit is not trained on. It is evaluated all the same, with a caption of the last clip that
+    is read. Captions are tokenised as queries are: one that is all upper case is lower-cased. (The authors leave it as it is.)
 
     Raises:
         DataError: a moment of a video without features.
@@ -145,10 +148,10 @@ def build_caption_corpus(
             videos[name] = CaptionVideo(name, build_input(features[name], spoken[name], tokenizer, config))
         video = videos[name]
         clips = len(video.input.features)
-        if moment.start < clips * config.clip_interval:
-            first, stop = caption_clips(moment.start, moment.end, config.clip_interval, clips)
-            captions = tuple(tokenizer.encode(text) for text in moment.captions)
-            video.moments.append(EncodedMoment(moment, first, stop, captions))
+        first, stop = caption_clips(moment.start, moment.end, config.clip_interval, clips)
+        captions = tuple(tokenizer.encode(text) for text in moment.captions)
+        reachable = moment.start < clips * config.clip_interval
+        video.moments.append(EncodedMoment(moment, first, stop, captions, reachable))
     return list(videos.values())
 
 
@@ -223,7 +226,7 @@ class CaptionSampler:
     The joint batch of several processes is that of one process with as many videos.
 
     Args:
-        corpus: the training videos; those without a caption are left out.
+        corpus: the training videos; those without a caption to train on are left out.
         config: how to draw.
         geometry: rows to pack into.
         seed: of the run.
@@ -243,7 +246,11 @@ class CaptionSampler:
         world: int = 1,
     ) -> None:
         self._config, self._geometry, self._seed, self._rank, self._world = config, geometry, seed, rank, world
-        self._videos = [video for video in corpus if any(moment.captions for moment in video.moments)]
+        trained = [
+            replace(video, moments=[moment for moment in video.moments if moment.reachable and moment.captions])
+            for video in corpus
+        ]
+        self._videos = [video for video in trained if video.moments]
         if len(self._videos) < config.videos * world:
             raise DataError(
                 f"The training set has {len(self._videos)} videos with captions and a batch takes {config.videos * world}; "
