@@ -205,6 +205,21 @@ def test_a_file_of_another_kind_is_refused(
     assert not (tmp_path / "set").exists()
 
 
+def test_a_damaged_sentence_of_msrvtt_is_dropped(tmp_path: Path, features: Path) -> None:
+    document = {
+        "videos": [3, {"video_id": ["v"]}, {"video_id": "v", "start time": 0, "end time": None, "split": "train"}],
+        "sentences": [
+            {"sen_id": 1, "caption": "a dog", "video_id": "v"},
+            {"sen_id": 2, "caption": "a cat", "video_id": ["v"]},
+            4,
+        ],
+    }
+    file = write_json(tmp_path / "MSRVTT_data.json", document)
+    run(tmp_path / "set", "msrvtt", features, files={"train": file}, damaged_share=0.9)
+    assert [one["desc_id"] for one in annotations_of(tmp_path / "set", "train")] == [1]
+    assert [one["line"] for one in lines_of(tmp_path / "set" / "dropped.jsonl")] == [2, 3]
+
+
 def test_annotations_that_are_nowhere(tmp_path: Path, features: Path) -> None:
     with pytest.raises(DataError, match=r"There is no annotation file .*nowhere\.jsonl"):
         run(tmp_path / "set", "tvr", features, files={"train": tmp_path / "nowhere.jsonl"})

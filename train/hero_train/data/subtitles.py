@@ -52,7 +52,7 @@ def parse_subtitles(lines: Any, where: str) -> tuple[Subtitle, ...]:
         raise DataError(f"{where} has sub {lines!r:.80}; expected a list of objects with text, start and end.")
     try:
         return sort_subtitles(_subtitle(line, where) for line in lines)
-    except SubtitleError as error:
+    except (SubtitleError, OverflowError) as error:  # no float holds an integer of hundreds of digits
         raise DataError(f"{where}: {error}") from error
 
 

@@ -18,6 +18,9 @@ Span = tuple[float, float]
 
 ENTITIES = "annotations whose HTML entities were decoded"
 
+_LONGEST = 1e9
+"""Seconds; no video is longer."""
+
 _INTERVAL = re.compile(r"\[?\s*([^\s:\-\[\]]+)\s*[:\-]\s*([^\s:\-\[\]]+)\s*\]?")
 
 
@@ -121,7 +124,7 @@ def without_video_suffix(name: Any) -> Any:
 def read_seconds(value: Any) -> float | None:
     """A positive number of seconds, or None."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 < value < math.inf else None
+    return float(value) if number and 0 < value < _LONGEST else None
 
 
 def read_moments(value: Any, name: str) -> tuple[Span, ...]:
@@ -163,7 +166,12 @@ def _pairs(value: Any) -> tuple[Span, ...] | None:
 
 def _pair(value: Sequence[Any]) -> Span | None:
     numbers = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
-    return (float(numbers[0]), float(numbers[1])) if len(value) == len(numbers) == 2 else None
+    if not len(value) == len(numbers) == 2:
+        return None
+    try:
+        return float(numbers[0]), float(numbers[1])
+    except OverflowError:  # no float holds an integer of hundreds of digits
+        return None
 
 
 def _number(text: str) -> float | None:

@@ -123,7 +123,7 @@ def _document(path: Path) -> Found:
     """Videos of VIOLIN's or HowTo100M's one object, or of lines."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError:  # several values, as in JSON Lines, or damaged
+    except (ValueError, RecursionError):  # several values, as in JSON Lines, or damaged
         document = None
     if isinstance(document, Mapping) and "vid_name" not in document:
         for video_id, entry in document.items():
@@ -159,7 +159,7 @@ def _violin(entry: Mapping[str, Any], where: str) -> tuple[Subtitle, ...]:
     try:
         lines = [(str(text), float(start) / 1000, float(end) / 1000) for text, (start, end) in entry["sub"]]
         begin, stop = map(float, entry.get("span") or (0.0, 0.0))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where} has no sub [[text, [start, end]], ...] in milliseconds ({error})") from error
     # Some clips count from their own beginning and some from that of the episode.
     of_episode = bool(lines) and begin > 0 and all(begin <= start <= stop for _, start, _ in lines)

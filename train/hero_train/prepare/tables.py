@@ -66,7 +66,7 @@ def _document(content: bytes) -> Any:
     """The file as one JSON value, or None where it is not one."""
     try:
         return json.loads(content.decode("utf-8-sig"))
-    except ValueError:  # not UTF-8, or several values, as in JSON Lines
+    except (ValueError, RecursionError):  # not UTF-8, or several values, as in JSON Lines
         return None
 
 
@@ -85,7 +85,8 @@ def _json_lines(content: bytes) -> Iterator[Row]:
             yield _document_row(json.loads(line.decode()), number)
         except UnicodeDecodeError as error:
             yield Row(None, number, problem=Unusable("row that is not UTF-8", f"is not UTF-8 ({error})"))
-        except json.JSONDecodeError as error:
+        # Also of a number that is too long, and of brackets in more brackets than there is room for.
+        except (ValueError, RecursionError) as error:
             yield Row(None, number, problem=Unusable("row that is not JSON", f"is not JSON ({error})"))
 
 
@@ -94,7 +95,7 @@ def _table_rows(path: Path, content: bytes, columns: Sequence[str], positional: 
     text = content.decode("utf-8-sig", errors="surrogateescape")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     cells = list(_cells(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)))
-    first = cells[0][1]
+    first = cells[0][1] if cells else None
     header = [name.strip() for name in first] if isinstance(first, list) else []
     if len(set(header) & set(columns)) > 1:
         return (_table_row(number, row, header) for number, row in cells[1:])

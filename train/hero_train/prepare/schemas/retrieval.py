@@ -87,9 +87,10 @@ def _flatten_msrvtt(document: Any) -> Iterator[Mapping[str, Any]] | None:
     )
     if not isinstance(videos, list) or not isinstance(sentences, list):
         return None
-    named = {video.get("video_id"): video for video in videos if isinstance(video, Mapping)}
+    # As texts, since what stands in a damaged file may be of any type.
+    named = {str(video.get("video_id")): video for video in videos if isinstance(video, Mapping)}
     return (
-        {**sentence, **_video_entries(named.get(sentence.get("video_id"), {}))}
+        {**sentence, **_video_entries(named.get(str(sentence.get("video_id")), {}))}
         if isinstance(sentence, Mapping)
         else sentence
         for sentence in sentences
