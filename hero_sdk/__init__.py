@@ -23,10 +23,12 @@ from hero_sdk.errors import (
     EngineError,
     FingerprintError,
     HeroError,
+    HubError,
     InputError,
     MediaError,
     MissingPackageError,
     ServerError,
+    SignatureError,
     SubtitleError,
 )
 
@@ -49,6 +51,7 @@ __all__ = [
     "FloatArray",
     "Hero",
     "HeroError",
+    "HubError",
     "InputError",
     "IntArray",
     "MediaError",
@@ -56,6 +59,7 @@ __all__ = [
     "Moment",
     "Query",
     "ServerError",
+    "SignatureError",
     "Subtitle",
     "SubtitleError",
     "VideoFeatures",

@@ -18,6 +18,7 @@ import numpy as np
 
 from hero_sdk.bins import first_fit
 from hero_sdk.errors import InputError
+from hero_sdk.geometry import RowGeometry
 from hero_sdk.types import FloatArray, IntArray
 
 PAD_TOKEN = 1
@@ -25,33 +26,6 @@ PAD_TOKEN = 1
 
 LAST_TEXT_POSITION = 511
 """Text positions count from 0 in each segment and stop here, as in the authors' code."""
-
-
-@dataclass(frozen=True)
-class RowGeometry:
-    """The fixed shapes that every engine sees.
-
-    Attributes:
-        slots: slots of a cross-modal row.
-        frames: rows of a cross-modal row's frame-feature table.
-        temporal_slots: slots of a temporal row; at least the clip limit of the model.
-        query_tokens: tokens of a query, ``<s>`` included; longer queries are cut.
-    """
-
-    slots: int = 128
-    frames: int = 64
-    temporal_slots: int = 128
-    query_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("slots", "frames", "temporal_slots", "query_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"RowGeometry.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.frames > self.slots:
-            raise InputError(
-                f"RowGeometry has {self.frames} frames in a row of {self.slots} slots; each frame takes a slot, "
-                "so choose frames <= slots."
-            )
 
 
 @dataclass(frozen=True)

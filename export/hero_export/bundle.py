@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from hero_export.cases import CaseMaker
 from hero_export.destination import check_destination, staged
 from hero_export.errors import ExportError
+from hero_export.export_script import REPORT_SCRIPT, export_script
 from hero_export.fusion import (
     check_fusion,
     expected_counts,
@@ -21,7 +21,7 @@ from hero_export.fusion import (
 from hero_export.geometry import DEFAULT_MAX_BATCH, check_geometry
 from hero_export.graphs import BATCH, Graph, model_graphs
 from hero_export.onnx_export import export_graph
-from hero_export.report import CaseResult, ExportReport, GraphReport, tool_versions
+from hero_export.report import REPORT_JSON, REPORT_TEXT, CaseResult, ExportReport, GraphReport, tool_versions
 from hero_export.sources import Sources, find_sources
 from hero_export.verify import (
     MAX_RELATIVE_ERROR,
@@ -33,6 +33,7 @@ from hero_export.verify import (
     verify_whole_path,
 )
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, MAX_BATCH, OUTPUT, SPEC_FILE
+from hero_sdk.hub import Stage
 from hero_sdk.manifest import (
     CROSS_MODAL_GRAPH,
     FRAME_GRAPH,
@@ -52,11 +53,6 @@ from hero_train.model.hero import HeroModel
 
 TASK = "vcmr"
 PRECISION = "fp32"
-REPORT_JSON = "reports/export.json"
-REPORT_TEXT = "reports/export.md"
-
-Stage = Callable[[str], None]
-"""Told what begins, in words for a person."""
 
 
 def export_bundle(
@@ -101,7 +97,7 @@ def export_bundle(
     begin("Reading the checkpoint")
     sources = find_sources(checkpoint, tokenizer=tokenizer, frame_encoder=frame_encoder)
     check_geometry(geometry, sources.config, max_batch)
-    model = _load_model(sources)
+    model = load_model(sources)
     graphs = model_graphs(model, geometry)
     fingerprint = sources.fingerprint()
     with staged(out, force=force) as folder:
@@ -126,13 +122,22 @@ def export_bundle(
         (folder / "reports").mkdir()
         (folder / REPORT_JSON).write_text(report.to_json(), encoding="utf-8")
         (folder / REPORT_TEXT).write_text(report.to_markdown(), encoding="utf-8")
+        own_parts = {"own_tokenizer": tokenizer is not None, "own_frame_encoder": frame_encoder is not None}
+        script = export_script(sources, geometry, max_batch, **own_parts)
+        (folder / REPORT_SCRIPT).write_text(script, encoding="utf-8")
         manifest = _manifest(sources, model, fingerprint, geometry, specs, folder)
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         read_bundle(folder)
     return report
 
 
-def _load_model(sources: Sources) -> HeroModel:
+def load_model(sources: Sources) -> HeroModel:
+    """The model of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ExportError: its weights are not finite.
+    """
     model = HeroModel.from_pretrained(sources.checkpoint)
     if broken := [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]:
         raise ExportError(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+REPORT_JSON = "reports/export.json"
+REPORT_TEXT = "reports/export.md"
+
 TOOLS = ("hero-video-sdk", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -111,13 +114,13 @@ class ExportReport:
             "# Export report",
             f"Bundle fingerprint `{self.fingerprint}`.",
             "## Graphs",
-            _markdown_table(GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
+            markdown_table(GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
             "## Comparison with the model",
             "onnxruntime on the CPU against PyTorch (float32, eager), on the slots that hold something. The error is absolute; the "
             f"cosine is the smallest of all vectors. Tolerances: {limits} (the error as a share of the scale).",
-            _markdown_table(CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
+            markdown_table(CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
             "## Versions",
-            _markdown_table(("tool", "version"), [list(item) for item in self.tools.items()]),
+            markdown_table(("tool", "version"), [list(item) for item in self.tools.items()]),
         ]
         return "\n\n".join(sections) + "\n"
 
@@ -167,7 +170,8 @@ def _case_cells(case: CaseResult) -> list[str]:
     ]
 
 
-def _markdown_table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+def markdown_table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    """A table for Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -176,11 +180,13 @@ def rich_table(title: str, columns: tuple[str, ...], rows: list[list[str]]) -> T
     """A table for a terminal."""
     from rich.table import Table
 
+    from hero_sdk.terminal import printable
+
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))  # names from a bundle are no markup
     return table
 
 

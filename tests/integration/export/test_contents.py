@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +15,6 @@ import onnx
 import pytest
 import torch
 
-from hero_export.graphs import model_graphs
-from hero_export.onnx_export import export_graph
-from hero_train.model.hero import HeroModel
 from tests.integration.export.exported import GRAPHS, Exported, content
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
 
@@ -33,6 +33,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Export
         *(f"graphs/{name}.onnx" for name in sorted(GRAPHS)),
         "reports/export.json",
         "reports/export.md",
+        "reports/reproduce.sh",
         "tokenizer.json",
     ]
     assert manifest["geometry"] == dataclasses.asdict(GEOMETRY)
@@ -103,7 +104,19 @@ def test_the_stages_are_told_on_standard_error(exported: Exported) -> None:
         assert stage in exported.stages
 
 
-def test_a_second_export_gives_the_same_bytes(exported: Exported, model: HeroModel, tmp_path: Path) -> None:
-    graph = next(graph for graph in model_graphs(model, GEOMETRY) if graph.name == "temporal")
-    export_graph(graph, tmp_path / "temporal.onnx")
-    assert (tmp_path / "temporal.onnx").read_bytes() == (exported.bundle / graph.file).read_bytes()
+@pytest.mark.slow  # a second export by a process of its own
+def test_the_script_makes_the_same_bytes_again(exported: Exported, tmp_path: Path) -> None:
+    script = exported.bundle / "reports" / "reproduce.sh"
+    text = script.read_text(encoding="utf-8")
+    for option in ("slots", "frames", "temporal-slots", "query-tokens", "max-batch"):
+        assert f" --{option} " in text
+    for path in (exported.checkpoint, Path(sys.prefix), Path(__file__).parents[3], tmp_path):
+        assert str(path) not in text
+    (tmp_path / "input").symlink_to(exported.checkpoint)
+    variables = {"CHECKPOINT": "input", "OUT": "again", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", script], cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made, again = content(exported.bundle), content(tmp_path / "again")
+    assert {name: data for name, (data, _) in again.items()} == {name: data for name, (data, _) in made.items()}
