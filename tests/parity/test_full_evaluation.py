@@ -24,6 +24,7 @@ from tests.parity.authors import PACKED, authors_span_logits
 from tests.parity.authors_evaluation import (
     Evaluation,
     Ranked,
+    authors_names,
     authors_padded_corpus,
     read_back_with_quirk_2,
     suppressed_with_quirk_4_among_100,
@@ -240,13 +241,6 @@ def results_of(evaluation: Evaluation, submission: dict[str, Any]) -> list[Query
     ]
 
 
-def authors_names(task: str, kind: str, name: str) -> tuple[str, str]:
-    """Table and entry of a metric of ours in their results: VCMR/R@1/IoU=0.7 of type v is v-0.7-r1 of VCMR_by_type."""
-    _, rank, *iou = name.split("/")
-    entry = "-".join([*(part.removeprefix("IoU=") for part in iou), "r" + rank.removeprefix("R@")])
-    return (task, entry) if kind == "all" else (f"{task}_by_type", f"{kind}-{entry}")
-
-
 @pytest.mark.parametrize("call", [0, 1], ids=["top 100", "suppressed"])
 def test_metrics(vcmr: Evaluation, call: int) -> None:
     stage = vcmr.dump["eval_calls"][call]
@@ -256,7 +250,7 @@ def test_metrics(vcmr: Evaluation, call: int) -> None:
             task = name.split("/")[0]
             if task not in stage["sub"] or "AveR" in name:
                 continue
-            where, entry = authors_names(task, kind, name)
+            where, entry = authors_names(kind, name)
             assert round(100 * value, 2) == stage["metrics"][where][entry], (kind, name)
             compared += 1
     numbers = [value for table in stage["metrics"].values() for value in table.values() if not isinstance(value, str)]

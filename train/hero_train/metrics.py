@@ -25,6 +25,8 @@ IOUS = (0.5, 0.7)
 MOMENT_TASKS = ("SVMR", "VCMR")
 SUPPRESSED = "/NMS"
 
+UNKNOWN_VIDEO = -1
+
 AGREEING = 2
 """So many of several annotators must agree with a prediction (DiDeMo, which has four or more)."""
 
@@ -75,7 +77,7 @@ class QueryResult:
     Attributes:
         query_id: of the annotation.
         type: of the query.
-        video: place of the annotated video in the corpus.
+        video: place of the annotated video in the corpus; ``UNKNOWN_VIDEO`` where a test split hides it.
         moments: annotated (start, end) in seconds, one per annotator; none for a query about the whole video.
         videos: by similarity (VR).
         corpus_moments: over the whole corpus (VCMR).
@@ -106,7 +108,17 @@ def recalls(results: Sequence[QueryResult]) -> Metrics:
 
     VR is measured on all queries, the other two on those with a moment. A moment is right when it lies in the annotated video and
     ``right_spans`` says so.
+
+    Raises:
+        DataError: no query, or one whose video is unknown.
     """
+    if not results:
+        raise DataError("The split has no query to evaluate; check its annotation file.")
+    if hidden := [result.query_id for result in results if result.video == UNKNOWN_VIDEO]:
+        raise DataError(
+            f"{len(hidden)} queries do not tell which video they are about, such as {hidden[0]}: they can be searched for, "
+            "and not measured."
+        )
     hits: dict[str, list[float]] = {}
     for result in results:
         for rank in RANKS:
@@ -165,10 +177,8 @@ def measure_retrieval(
         searched: decides what chance is.
 
     Raises:
-        DataError: no query.
+        DataError: no query, or one whose video is unknown.
     """
-    if not results:
-        raise DataError("The split has no query to evaluate; check its annotation file.")
     tables = recalls_by_type(results)
     for group, table in recalls_by_type(suppressed).items() if suppressed else ():
         tables[group] |= {f"{name}{SUPPRESSED}": value for name, value in table.items() if not name.startswith("VR/")}

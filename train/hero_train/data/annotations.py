@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -44,6 +44,15 @@ class MomentQuery:
         DiDeMo themselves is not published; their loader takes one moment per query.
         """
         return Counter(self.moments).most_common(1)[0][0] if self.moments else None
+
+
+@dataclass(frozen=True)
+class HiddenQuery:
+    """A query of a test split that hides which video it is about; the attributes are those of ``MomentQuery``."""
+
+    query_id: str
+    text: str
+    type: QueryType = "vt"
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -85,21 +94,49 @@ def read_moment_queries(path: Path) -> list[MomentQuery]:
     return queries
 
 
+def read_hidden_queries(path: Path) -> list[HiddenQuery]:
+    """Read the queries of a test split that hides the answers: ``desc_id``, ``desc``, and where it is known ``type``.
+
+    Raises:
+        DataError: a line without one of them; the message names the line.
+    """
+    queries = []
+    for number, content in read_json_lines(path):
+        where = f"Line {number} of {path}"
+        _require(content, ("desc_id", "desc"), where)
+        queries.append(HiddenQuery(str(content["desc_id"]), _sentence(content, where), _query_type(content, where)))
+    if not queries:
+        raise DataError(f"{path} has no query in it.")
+    return queries
+
+
 def _moment_query(content: dict[str, Any], where: str) -> MomentQuery:
-    if missing := [name for name in ("desc_id", "desc", "vid_name") if name not in content]:
+    _require(content, ("desc_id", "desc", "vid_name"), where)
+    return MomentQuery(
+        query_id=str(content["desc_id"]),
+        text=_sentence(content, where),
+        video_id=str(content["vid_name"]),
+        moments=parse_moments(content.get("ts"), where),
+        type=_query_type(content, where),
+    )
+
+
+def _require(content: dict[str, Any], names: Sequence[str], where: str) -> None:
+    if missing := [name for name in names if name not in content]:
         raise DataError(f"{where} has no {missing}; a query has desc_id, desc, vid_name and, about a moment, ts.")
+
+
+def _sentence(content: dict[str, Any], where: str) -> str:
+    if not isinstance(content["desc"], str) or not content["desc"].strip():
+        raise DataError(f"{where} has an empty desc; expected a sentence.")
+    return content["desc"]
+
+
+def _query_type(content: dict[str, Any], where: str) -> QueryType:
     kind = content.get("type", "vt")
     if kind not in QUERY_TYPES:
         raise DataError(f"{where} has type {kind!r}; expected one of {QUERY_TYPES}.")
-    if not isinstance(content["desc"], str) or not content["desc"].strip():
-        raise DataError(f"{where} has an empty desc; expected a sentence.")
-    return MomentQuery(
-        query_id=str(content["desc_id"]),
-        text=content["desc"],
-        video_id=str(content["vid_name"]),
-        moments=parse_moments(content.get("ts"), where),
-        type=cast("QueryType", kind),
-    )
+    return cast("QueryType", kind)
 
 
 def parse_moments(value: Any, where: str) -> tuple[tuple[float, float], ...]:

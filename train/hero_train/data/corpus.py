@@ -135,6 +135,24 @@ def build_corpus(
     return list(videos.values())
 
 
+def build_videos(
+    video_ids: Sequence[str],
+    features: dict[str, VideoFeatures],
+    subtitles: Path | None,
+    tokenizer: TextTokenizer,
+    config: HeroConfig,
+) -> list[CorpusVideo]:
+    """Videos without queries: the corpus of a test split that hides which video a query is about.
+
+    Raises:
+        DataError: a video without features.
+    """
+    if absent := [video_id for video_id in video_ids if video_id not in features]:
+        raise DataError(f"{len(absent)} videos of the corpus have no features, such as {absent[0]}.")
+    spoken = read_all_subtitles(subtitles, video_ids)
+    return [_build_video(one, features[one], spoken[one], tokenizer, config, "outward") for one in video_ids]
+
+
 def build_input(
     extracted: VideoFeatures, subtitles: Sequence[Subtitle], tokenizer: TextTokenizer, config: HeroConfig
 ) -> VideoInput:
