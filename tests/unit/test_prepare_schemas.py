@@ -56,9 +56,9 @@ def test_tvr(tmp_path: Path, tv: Path) -> None:
     summary = run(tmp_path / "set", "tvr", tv, files={"train": write_lines(tmp_path / "tvr.jsonl", TVR)})
     friends, house = "friends_s01e01_seg02_clip_03", "house_s02e05_seg02_clip_11"
     assert read_moment_queries(tmp_path / "set" / "annotations" / "train.jsonl") == [
-        MomentQuery("93717", "Monica pours the coffee & smiles.", friends, 2.1, 6.0, "v"),
-        MomentQuery("93718", "Ross says that he is fine.", friends, 0.0, 4.5, "t"),
-        MomentQuery("3", "House sits.", house, 3.0, 9.1, "vt"),
+        MomentQuery("93717", "Monica pours the coffee & smiles.", friends, ((2.1, 6.0),), "v"),
+        MomentQuery("93718", "Ross says that he is fine.", friends, ((0.0, 4.5),), "t"),
+        MomentQuery("3", "House sits.", house, ((3.0, 9.1),), "vt"),
     ]
     assert summary.mended == {ENTITIES: 1}
     assert (summary.task, summary.splits["train"].annotations, summary.splits["train"].videos) == ("retrieval", 3, 2)
@@ -133,9 +133,9 @@ def test_how2r_in_pieces_of_a_minute(tmp_path: Path) -> None:
     fabric = "The woman placed the design on the fabric"
     garage = "In the garage, a woodworker discusses his project."
     assert read_moment_queries(tmp_path / "set" / "annotations" / "validation.jsonl") == [
-        MomentQuery("z0r8QCIuHaM-1", fabric, "z0r8QCIuHaM.1", 2.72, 9.37),
-        MomentQuery("z0r8QCIuHaM-2", garage, "z0r8QCIuHaM.1", 40.0, 60.0),
-        MomentQuery("-8wVRbM63mE-3", "the woman dress color was red", "-8wVRbM63mE.0", 6.9, 17.71),
+        MomentQuery("z0r8QCIuHaM-1", fabric, "z0r8QCIuHaM.1", ((2.72, 9.37),)),
+        MomentQuery("z0r8QCIuHaM-2", garage, "z0r8QCIuHaM.1", ((40.0, 60.0),)),
+        MomentQuery("-8wVRbM63mE-3", "the woman dress color was red", "-8wVRbM63mE.0", ((6.9, 17.71),)),
     ]
     assert summary.mended == {BEYOND_PIECE: 1}, "the second ends at 120.96 s"
     assert (summary.piece_seconds, summary.features.clips) == (60, 40 + 20)
@@ -146,7 +146,7 @@ def test_how2r_with_whole_videos(tmp_path: Path) -> None:
     file = write_text(tmp_path / "how2R.csv", "video_id,clip,moment,query\n" + HOW2R)
     run(tmp_path / "set", "how2r", features, files={"train": file}, pieces=WHOLE)
     first, *_ = read_moment_queries(tmp_path / "set" / "annotations" / "train.jsonl")
-    assert (first.query_id, first.video_id, first.start, first.end) == ("z0r8QCIuHaM-2", "z0r8QCIuHaM", 62.72, 69.37)
+    assert (first.query_id, first.video_id, first.moments) == ("z0r8QCIuHaM-2", "z0r8QCIuHaM", ((62.72, 69.37),))
 
 
 def test_how2qa_in_pieces_of_a_minute(tmp_path: Path) -> None:
@@ -195,6 +195,8 @@ def test_didemo_keeps_every_annotators_moment(tmp_path: Path) -> None:
     assert annotations_of(tmp_path / "set", "train") == [
         {"desc_id": 25, "desc": "the dog turns around", "vid_name": name, "ts": moments}
     ]
+    (query,) = read_moment_queries(tmp_path / "set" / "annotations" / "train.jsonl")
+    assert query.moments == ((0.0, 5.0), (5.0, 10.0), (0.0, 10.0), (25.0, 28.2))
     assert summary.mended == {CUT: 1}, "the last segment ends with the video"
 
 
@@ -214,6 +216,8 @@ def test_msrvtt_has_sentences_about_whole_videos(tmp_path: Path) -> None:
         {"desc_id": 1, "desc": "a car is shown", "vid_name": "video0"},
         {"desc_id": 2, "desc": "a man talks", "vid_name": "video0"},
     ]
+    first, second = read_moment_queries(tmp_path / "set" / "annotations" / "train.jsonl")
+    assert first.moments == second.moments == ()
     assert {split: found.annotations for split, found in summary.splits.items()} == {
         "train": 2,
         "validation": 1,
@@ -244,7 +248,7 @@ TABLES = {
 }
 
 READ: dict[str, Any] = {
-    "tvr": (read_moment_queries, MomentQuery("7", "A dog, running", "v", 1.5, 4.0, "v")),
+    "tvr": (read_moment_queries, MomentQuery("7", "A dog, running", "v", ((1.5, 4.0),), "v")),
     "tvqa": (read_questions, Question("7", "Who?", ("Ann", "Bob"), "v", 1, (1.5, 4.0))),
     "violin": (read_statements, Statement("7", "A dog runs.", "v", True)),
     "tvc": (read_captioned_moments, CaptionedMoment("7", "v", 1.5, 4.0, ("A dog runs.",))),

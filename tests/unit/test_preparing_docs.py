@@ -15,6 +15,7 @@ from hero_export.cli import app as export_app
 from hero_train.cli import app as train_app
 from hero_train.prepare.records import Record
 from hero_train.prepare.schemas import SCHEMAS
+from hero_train.run_config import load_config
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "preparing.md").read_text(encoding="utf-8")
 
@@ -57,6 +58,14 @@ def test_the_annotation_is_one_that_is_read() -> None:
     (record,) = SCHEMAS["tvr"].parse(json.loads(block), 1)
     assert isinstance(record, Record)
     assert record.as_line() == json.loads(block)
+
+
+def test_the_configuration_describes_a_run_without_videos(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", MANUAL, flags=re.DOTALL)
+    (tmp_path / "run.yaml").write_text(block, encoding="utf-8")
+    config = load_config(tmp_path / "run.yaml")
+    assert config.frame_encoder is config.data.videos is None
+    assert config.data.features == tmp_path / "sets" / "mine"
 
 
 def test_every_file_of_a_set_is_named() -> None:
