@@ -56,8 +56,17 @@ class HeroEncoders(nn.Module):
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
-        hidden = self.cross_modal(**self.tensors(packed.cross_modal.arrays()))
+        hidden = self.cross_modal(**self.cross_modal_inputs(packed))
         return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.regroup(packed, hidden))
+
+    def cross_modal_inputs(self, packed: PackedVideos) -> dict[str, Tensor]:
+        """What stage 1 reads, with frame tables no longer than the fullest row needs.
+
+        Engines want tables of one length; here the projection of their empty rows would be work for nothing.
+        """
+        rows = packed.cross_modal
+        used = max(1, int(rows.frame_index.max()) + 1)
+        return self.tensors({**rows.arrays(), "frame_features": rows.frame_features[:, :used]})
 
     def regroup(self, packed: PackedVideos, hidden: Tensor) -> Tensor:
         """``hero_sdk.rows.Regrouping.apply`` with gradients: (R1, S1, hidden) -> (R2, S2, hidden)."""
