@@ -60,7 +60,7 @@ class HeroWithText(HeroEncoders):
         """
         if not isinstance(packed.temporal, TextTemporalRows):
             raise InputError("The videos were packed without texts; pass texts to pack_videos.")
-        hidden = self.cross_modal(**self.tensors(packed.cross_modal.arrays()))
+        hidden = self.cross_modal(**self.cross_modal_inputs(packed))
         rows = self.tensors(packed.temporal.arrays())
         token_ids, positions = rows["token_ids"], rows["position_ids"]
         # A slot looks up both tables, and a text may be longer than the one, a video than the other.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hero_sdk.manifest import MomentSpec
-from hero_sdk.rows import PackedVideos
+from hero_sdk.rows import PackedVideos, Regrouping
 from hero_train.checkpoint import load_weights, resolve_folder, save_weights
 from hero_train.config import HeroConfig
 from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalEncoder
@@ -65,13 +65,26 @@ class HeroEncoders(nn.Module):
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
-        hidden = self.cross_modal(**self.tensors(packed.cross_modal.arrays()))
+        hidden = self.cross_modal(**self.cross_modal_inputs(packed))
         return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.regroup(packed, hidden))
+
+    def cross_modal_inputs(self, packed: PackedVideos) -> dict[str, Tensor]:
+        """What stage 1 reads, with frame tables no longer than the fullest row needs.
+
+        Engines want tables of one length; here the projection of their empty rows would be work for nothing.
+        """
+        rows = packed.cross_modal
+        used = max(1, int(rows.frame_index.max()) + 1)
+        return self.tensors({**rows.arrays(), "frame_features": rows.frame_features[:, :used]})
 
     def regroup(self, packed: PackedVideos, hidden: Tensor) -> Tensor:
         """``hero_sdk.rows.Regrouping.apply`` with gradients: (R1, S1, hidden) -> (R2, S2, hidden)."""
-        way = self.tensors({name: getattr(packed.regrouping, name) for name in packed.regrouping.__dataclass_fields__})
-        matched = hidden.new_zeros(*packed.temporal.segment_ids.shape, hidden.shape[-1])
+        return self.scatter(packed.regrouping, hidden, packed.temporal.segment_ids.shape)
+
+    def scatter(self, regrouping: Regrouping, hidden: Tensor, shape: Sequence[int]) -> Tensor:
+        """``regroup`` into rows of a ``shape`` (R2, S2), whatever they are."""
+        way = self.tensors({name: getattr(regrouping, name) for name in regrouping.__dataclass_fields__})
+        matched = hidden.new_zeros(*shape, hidden.shape[-1])
         source = hidden[way["source_row"].long(), way["source_slot"].long()]
         return matched.index_put((way["target_row"].long(), way["target_slot"].long()), source, accumulate=True)
 

@@ -85,8 +85,9 @@ class HeroForPretraining(HeroModel):
             masks: which frames are masked, bool: "cross_modal" (R1, F) in the tables of stage 1, "temporal" (R, S) in stage 2.
         """
         chosen = self.tensors(masks)
-        first, second = self.tensors(packed.cross_modal.arrays()), self.tensors(packed.temporal.arrays())
-        first["frame_features"] = first["frame_features"] + self.cross_modal_mask(chosen["cross_modal"].long())
+        first, second = self.cross_modal_inputs(packed), self.tensors(packed.temporal.arrays())
+        table = chosen["cross_modal"][:, : first["frame_features"].shape[1]]
+        first["frame_features"] = first["frame_features"] + self.cross_modal_mask(table.long())
         second["frame_features"] = second["frame_features"] + self.temporal_mask(chosen["temporal"].long())
         return self.temporal(**second, matched=self.regroup(packed, self.cross_modal(**first)))
 

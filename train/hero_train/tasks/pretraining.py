@@ -41,7 +41,7 @@ class PretrainingTask(nn.Module):
 
     def _words(self, batch: WordBatch, processes: Processes) -> Tensor:
         model = self.model
-        hidden = model.cross_modal(**model.tensors(batch.packed.cross_modal.arrays()))
+        hidden = model.cross_modal(**model.cross_modal_inputs(batch.packed))
         labels = torch.from_numpy(batch.labels).to(model.device)
         asked = labels != IGNORED_TARGET
         return classification_loss(model.word_logits(hidden[asked]).float(), labels[asked], processes)

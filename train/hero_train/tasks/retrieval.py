@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hero_train.data.sampling import RetrievalBatch
 from hero_train.gathering import Processes
@@ -37,6 +37,18 @@ def matching_loss(
     What travels between processes is a vector per query and a score per query and video, and no clip embeddings.
     """
     clips, mask = model.unpack(batch.packed, model.encode_videos(batch.packed))
+    return clips_loss(model, clips, mask, batch, config, processes)
+
+
+def clips_loss(
+    model: HeroModel,
+    clips: Tensor,
+    mask: Tensor,
+    batch: RetrievalBatch,
+    config: RetrievalLossConfig,
+    processes: Processes,
+) -> RetrievalLoss:
+    """``matching_loss`` of videos that are encoded: clips (V, L, hidden) and their mask (V, L) bool, False beyond a video's end."""
     inputs = model.tensors(
         {name: getattr(batch, name) for name in ("token_ids", "segment_ids", "targets", "marked", "query_video")}
     )
