@@ -103,7 +103,7 @@ def diff_bundles(a: Path, b: Path, *, require_signature: PublicKeys | None = Non
     ]
     differences = [
         *_differing("fingerprint", {"fingerprint": first.fingerprint}, {"fingerprint": second.fingerprint}),
-        *_differing("contract", _contract(first), _contract(second)),
+        *contract_differences(first, second),
         *_tokenizer(a, b, first, second),
         *_differing("frame encoder", vars(first.frame_encoder), vars(second.frame_encoder)),
         *_graphs(a, b, first, second, graphs, {weight.graph for weight in weights}),
@@ -123,6 +123,11 @@ def _differing(group: str, a: dict[str, Any], b: dict[str, Any], prefix: str = "
         for name in dict.fromkeys([*a, *b])
         if a.get(name) != b.get(name)
     ]
+
+
+def contract_differences(a: Manifest, b: Manifest) -> list[Difference]:
+    """What differs between two manifests, files, versions, fingerprint and frame encoder aside."""
+    return _differing("contract", _contract(a), _contract(b))
 
 
 def _contract(manifest: Manifest) -> dict[str, Value]:
