@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hero_export.bundle_reports import json_reports, numbers, read_report
-from hero_export.fusion import model_nodes, operator_counts, read_model
 from hero_export.report import rich_table
 from hero_export.weights_diff import WeightDifference, Weights, compare_weights
 from hero_sdk.graph_files import ONNX_SUFFIX
@@ -192,7 +191,7 @@ def _graphs(
 ) -> list[Difference]:
     found = []
     for graph in graphs:
-        one, two = _operators(a / first.graphs[graph].file), _operators(b / second.graphs[graph].file)
+        one, two = _operators(a, first.graphs[graph].file), _operators(b, second.graphs[graph].file)
         differing = _differing("graphs", one, two, f"{graph}: ")
         if not differing and graph not in with_weights:
             differing = [Difference("graphs", f"{graph}: other attributes, constants or order of nodes", "", "")]
@@ -200,11 +199,10 @@ def _graphs(
     return found
 
 
-def _operators(path: Path) -> dict[str, int]:
-    """How many of each operator, and the versions of the operator sets. One graph is in memory at a time."""
-    model = read_model(path)
-    opsets = {f"opset {opset.domain}".strip(): opset.version for opset in model.opset_import}
-    return operator_counts(model_nodes(model)) | opsets
+def _operators(bundle: Path, file: str) -> dict[str, int]:
+    """How many of each operator, and the versions of the operator sets."""
+    outline = read_outline(bundle, file)
+    return outline.operators | {f"opset {domain}".strip(): version for domain, version in outline.opsets.items()}
 
 
 def _reports(a: Path, b: Path, first: Manifest, second: Manifest) -> list[Difference]:
