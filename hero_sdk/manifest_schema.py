@@ -15,6 +15,7 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hero_sdk.manifest import FORMAT_VERSION, Manifest
@@ -78,6 +79,10 @@ def _type(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         if name not in definitions:
             definitions[name] = _object(hint, definitions)
         return {"$ref": f"#/$defs/{name}"}
+    if isinstance(hint, UnionType):  # "or None"
+        return {
+            "anyOf": [{"type": "null"} if part is NoneType else _type(part, definitions) for part in get_args(hint)]
+        }
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
         return {"type": "array", "items": _type(arguments[0], definitions)}

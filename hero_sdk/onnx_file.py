@@ -8,6 +8,7 @@ numbers are those of ``onnx.proto``. What protobuf allows and no ONNX file has (
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,11 +89,20 @@ class Port:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a graph takes and gives, and every tensor that it stores."""
+    """What a graph takes and gives, and what it consists of.
+
+    Attributes:
+        inputs, outputs: in the order of the graph; weights are no inputs.
+        tensors: every tensor that it stores, those of subgraphs and functions included.
+        operators: how many of each operator, likewise; one of another domain than the standard's carries its domain.
+        opsets: version of each operator set, by domain ("" is the standard's).
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     tensors: tuple[StoredTensor, ...]
+    operators: dict[str, int]
+    opsets: dict[str, int]
 
     @property
     def external_files(self) -> tuple[str, ...]:
@@ -127,6 +137,8 @@ class _Found:
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     tensors: list[StoredTensor] = field(default_factory=list)
+    operators: Counter[str] = field(default_factory=Counter)
+    opsets: dict[str, int] = field(default_factory=dict)
     graphs: int = 0
 
 
@@ -147,13 +159,15 @@ class _Walk:
         weights = {tensor.name for tensor in found.tensors if tensor.initializer}
         # Before version 4 of the format a weight was also listed as an input.
         inputs = tuple(port for port in found.inputs if port.name not in weights)
-        return Outline(inputs, tuple(found.outputs), tuple(found.tensors))
+        operators = dict(found.operators.most_common())
+        return Outline(inputs, tuple(found.outputs), tuple(found.tensors), operators, found.opsets)
 
     def _message(self, kind: str, start: int, end: int, depth: int, top: bool) -> None:
         """Walk a message; ``top`` while in the model's own graph, not in a subgraph."""
         if depth > MAX_DEPTH:
             self._refuse(f"its messages are nested more than {MAX_DEPTH} deep")
         nested = _NESTED[kind]
+        operator, domain = "", ""
         for number, wire, first, last in self._each(start, end):
             if wire != _BYTES:
                 continue
@@ -167,6 +181,23 @@ class _Walk:
             elif top and kind == "Graph" and number in (11, 12):
                 ports = self._found.inputs if number == 11 else self._found.outputs
                 ports.append(self._port(first, last))
+            elif kind == "Node" and number == 4:
+                operator = self._text(first, last)
+            elif kind == "Node" and number == 7:
+                domain = self._text(first, last)
+            elif kind == "Model" and number == 8:
+                self._opset(first, last)
+        if kind == "Node":
+            self._found.operators[f"{domain}::{operator}" if domain else operator] += 1
+
+    def _opset(self, start: int, end: int) -> None:
+        domain, version = "", 0
+        for number, wire, first, last in self._each(start, end):
+            if number == 1 and wire == _BYTES:
+                domain = self._text(first, last)
+            elif number == 2 and wire == _VARINT:
+                version = self._varint(first, last)[0]
+        self._found.opsets[domain] = version
 
     def _tensor(self, start: int, end: int, initializer: bool) -> StoredTensor:
         name, dtype, location = "", 0, 0

@@ -232,9 +232,10 @@ def pull(
 
 def _silence_bars() -> None:
     """The library's progress bars would be written across the stages."""
-    from hero_sdk.hub import hub_library
+    from hero_sdk.errors import require
+    from hero_sdk.hub import EXTRA, PURPOSE
 
-    hub_library().utils.disable_progress_bars()
+    require("huggingface_hub.utils", EXTRA, PURPOSE).disable_progress_bars()
 
 
 def _new_passphrase() -> str:

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hero_export.bundle_reports import json_reports, numbers, read_report
-from hero_export.fusion import model_nodes, operator_counts, read_model
 from hero_export.report import rich_table
 from hero_export.weights_diff import WeightDifference, Weights, compare_weights
 from hero_sdk.graph_files import ONNX_SUFFIX
@@ -103,7 +102,7 @@ def diff_bundles(a: Path, b: Path, *, require_signature: PublicKeys | None = Non
     ]
     differences = [
         *_differing("fingerprint", {"fingerprint": first.fingerprint}, {"fingerprint": second.fingerprint}),
-        *_differing("contract", _contract(first), _contract(second)),
+        *contract_differences(first, second),
         *_tokenizer(a, b, first, second),
         *_differing("frame encoder", vars(first.frame_encoder), vars(second.frame_encoder)),
         *_graphs(a, b, first, second, graphs, {weight.graph for weight in weights}),
@@ -123,6 +122,11 @@ def _differing(group: str, a: dict[str, Any], b: dict[str, Any], prefix: str = "
         for name in dict.fromkeys([*a, *b])
         if a.get(name) != b.get(name)
     ]
+
+
+def contract_differences(a: Manifest, b: Manifest) -> list[Difference]:
+    """What differs between two manifests, files, versions, fingerprint and frame encoder aside."""
+    return _differing("contract", _contract(a), _contract(b))
 
 
 def _contract(manifest: Manifest) -> dict[str, Value]:
@@ -187,7 +191,7 @@ def _graphs(
 ) -> list[Difference]:
     found = []
     for graph in graphs:
-        one, two = _operators(a / first.graphs[graph].file), _operators(b / second.graphs[graph].file)
+        one, two = _operators(a, first.graphs[graph].file), _operators(b, second.graphs[graph].file)
         differing = _differing("graphs", one, two, f"{graph}: ")
         if not differing and graph not in with_weights:
             differing = [Difference("graphs", f"{graph}: other attributes, constants or order of nodes", "", "")]
@@ -195,11 +199,10 @@ def _graphs(
     return found
 
 
-def _operators(path: Path) -> dict[str, int]:
-    """How many of each operator, and the versions of the operator sets. One graph is in memory at a time."""
-    model = read_model(path)
-    opsets = {f"opset {opset.domain}".strip(): opset.version for opset in model.opset_import}
-    return operator_counts(model_nodes(model)) | opsets
+def _operators(bundle: Path, file: str) -> dict[str, int]:
+    """How many of each operator, and the versions of the operator sets."""
+    outline = read_outline(bundle, file)
+    return outline.operators | {f"opset {domain}".strip(): version for domain, version in outline.opsets.items()}
 
 
 def _reports(a: Path, b: Path, first: Manifest, second: Manifest) -> list[Difference]:

@@ -32,19 +32,20 @@ def model_card(bundle: Path, manifest: Manifest, reference: HubReference) -> str
         ExportError: the bundle was not verified.
     """
     hub: Any = require("huggingface_hub", EXTRA, PURPOSE)
-    data = hub.ModelCardData(library_name=LIBRARY, tags=[*TAGS, manifest.task])
+    data = hub.ModelCardData(library_name=LIBRARY, tags=[*TAGS, manifest.task.replace(" ", "-")])
     name = reference.repository.split("/")[1]
     model, moment = manifest.model, manifest.moment
-    facts = {
+    facts: dict[str, str] = {
         "task": manifest.task,
         "embeddings": f"{model.hidden_size} wide, one per {model.clip_interval:g} s",
         "frame encoder": f"{manifest.frame_encoder.name}, {model.feature_dim} wide",
-        "moments": f"{moment.min_clips * model.clip_interval:g} to {moment.max_clips * model.clip_interval:g} s",
         "fingerprint": f"`{manifest.fingerprint}`",
         "format version": str(manifest.format_version),
         "size": f"{sum(file.bytes for file in manifest.files.values()) / 1e6:.1f} MB",
         "signed": f"yes, `{SIGNATURE_FILE}`" if (bundle / SIGNATURE_FILE).exists() else "no",
     }
+    if moment is not None:
+        facts["moments"] = f"{moment.min_clips * model.clip_interval:g} to {moment.max_clips * model.clip_interval:g} s"
     graphs = [
         [graph, spec.precision, str(spec.max_batch), f"{_graph_bytes(manifest, spec.file) / 1e6:.1f}"]
         for graph, spec in manifest.graphs.items()
@@ -53,10 +54,9 @@ def model_card(bundle: Path, manifest: Manifest, reference: HubReference) -> str
     sections = [
         f"---\n{data.to_yaml()}\n---\n\n{MARK}",
         f"# {name}",
-        "A bundle of HERO (Li et al., EMNLP 2020), which finds the moment of a video that a sentence describes.",
+        "A bundle of HERO (Li et al., EMNLP 2020), a model that reads a video together with its subtitles.",
         "## Use",
-        f'```sh\npip install "hero-video-sdk[hub,local,video]"\nhero index videos --corpus corpus --bundle hub:{reference}\n'
-        f'hero search "the robot takes the red gem" --corpus corpus --bundle hub:{reference}\n```',
+        _commands(reference, search=moment is not None),
         f'```python\nimport hero_sdk\n\nhero = hero_sdk.load("hub:{reference}")\n```',
         "## Model",
         markdown_table(("what", "value"), [list(item) for item in facts.items()]),
@@ -71,6 +71,16 @@ def model_card(bundle: Path, manifest: Manifest, reference: HubReference) -> str
     if metrics := _metrics(bundle, manifest):
         sections += ["## Metrics", markdown_table(("report", "metric", "value"), metrics)]
     return "\n\n".join(sections) + "\n"
+
+
+def _commands(reference: HubReference, *, search: bool) -> str:
+    lines = ['pip install "hero-video-sdk[hub,local,video]"']
+    if search:
+        lines += [
+            f"hero index videos --corpus corpus --bundle hub:{reference}",
+            f'hero search "the robot takes the red gem" --corpus corpus --bundle hub:{reference}',
+        ]
+    return "\n".join(["```sh", *lines, "```"])
 
 
 def _graph_bytes(manifest: Manifest, graph: str) -> int:

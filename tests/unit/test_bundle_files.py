@@ -86,7 +86,7 @@ def test_a_stated_size_beyond_all_bounds_is_refused_before_any_file_is_looked_at
 def test_more_files_than_any_bundle_has(bundle: Path) -> None:
     entry = {"sha256": "0" * 64, "bytes": 0}
     edit(bundle, lambda content: content["files"].update({f"file{number}": entry for number in range(1000)}))
-    with pytest.raises(BundleError, match="lists 1005 files; a bundle has at most 1000"):
+    with pytest.raises(BundleError, match=r"lists 100\d files; a bundle has at most 1000"):
         read_bundle(bundle)
 
 

@@ -232,9 +232,10 @@ def test_a_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path, monkeypat
 
 def test_names_from_a_bundle_are_no_markup_and_steer_no_terminal(bundle: Path, run: RunExport) -> None:
     path = bundle / "manifest.json"
-    text = path.read_text(encoding="utf-8").replace('"vcmr"', '"[bold]x\\u001b[31m"').replace('"fp32"', '"[/nothing]"')
+    text = path.read_text(encoding="utf-8")
+    text = text.replace('"mean colour"', '"[bold]x\\u001b[31m"').replace('"fp32"', '"[/nothing]"')
     path.write_text(text, encoding="utf-8")
     done = run("inspect", bundle)
     assert done.code == 0, done.err
-    assert "Task [bold]x\N{REPLACEMENT CHARACTER}[31m," in done.out
+    assert "Frame encoder: [bold]x\N{REPLACEMENT CHARACTER}[31m." in done.out
     assert "[/nothing]" in done.out

@@ -114,12 +114,14 @@ def test_the_card_says_what_the_bundle_is(hub: HubStub, bundle: Path) -> None:
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {
         "library_name": "hero-video-sdk",
-        "tags": ["hero", "video-retrieval", "moment-retrieval", "onnx", "vcmr"],
+        "tags": ["hero", "video-retrieval", "moment-retrieval", "onnx", read_bundle(bundle).task],
     }
     size = sum(file.bytes for file in read_bundle(bundle).files.values()) / 1e6
     for text in (
         MARK,
-        "| task | vcmr |",
+        f"| task | {read_bundle(bundle).task} |",
+        "| moments | 4.5 to 24 s |",
+        "hero index videos --corpus corpus --bundle hub:me/tiny",
         f"| size | {size:.1f} MB |",
         "| signed | no |",
         "| query | fp32 | 4 | 0.0 |",
@@ -139,7 +141,7 @@ def test_a_card_that_a_person_wrote_stays(hub: HubStub, bundle: Path, run: RunEx
     assert hub.files("me/tiny")["README.md"] == b"---\nlicense: mit\n---\nMine."
     hub.add("me/tiny", {"README.md": f"---\nlicense: mit\n---\n{MARK}\nold".encode()})
     assert push_bundle(bundle, HERE).card
-    assert b"| task | vcmr |" in hub.files("me/tiny")["README.md"]
+    assert b"| task | " in hub.files("me/tiny")["README.md"]
 
 
 def test_a_readme_of_the_bundle_goes_as_it_is(hub: HubStub, bundle: Path, tmp_path: Path) -> None:

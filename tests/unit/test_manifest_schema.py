@@ -13,8 +13,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from hero_sdk.errors import BundleError
-from hero_sdk.manifest import FORMAT_VERSION, GraphSpec, Manifest, ModelSpec
-from hero_sdk.manifest_schema import manifest_schema, shipped_schema
+from hero_sdk.manifest import FORMAT_VERSION, GraphSpec, Manifest, ModelSpec, MomentSpec
+from hero_sdk.manifest_schema import _type, manifest_schema, shipped_schema
 from tests.tiny_bundle import write_tiny_bundle
 from tests.unit.test_manifest import manifest
 
@@ -59,6 +59,12 @@ def test_every_entry_is_described() -> None:
     assert described == {item.name for item in dataclasses.fields(ModelSpec)}
     assert definitions["GraphSpec"]["properties"]["outputs"]["description"] == "in the order of the graph."
     assert SCHEMA["properties"]["format_version"] == {"const": FORMAT_VERSION}
+
+
+def test_an_entry_that_may_be_nothing() -> None:
+    definitions: dict[str, Any] = {}
+    assert _type(MomentSpec | None, definitions) == {"anyOf": [{"$ref": "#/$defs/MomentSpec"}, {"type": "null"}]}
+    assert list(definitions) == ["MomentSpec"]
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
+from hero_export.fusion import model_nodes, operator_counts
 from hero_sdk.errors import BundleError
 from hero_sdk.onnx_file import MAX_DEPTH, Outline, read_outline
 from tests.tiny_bundle import write_tiny_bundle
@@ -84,6 +85,8 @@ def test_it_is_what_onnx_reads(bundle: Path, graph: str) -> None:
             assert tensor.external.location == entries["location"] == "query.weights"
             assert (tensor.external.offset, tensor.external.length) == (int(entries["offset"]), int(entries["length"]))
     assert outline.external_files == (("query.weights",) if graph == "query" else ())
+    assert outline.operators == operator_counts(model_nodes(model))
+    assert outline.opsets == {"": 23}
 
 
 def in_weights(tensor: TensorProto) -> ModelProto:
@@ -118,7 +121,7 @@ def in_sparse_attribute(tensor: TensorProto) -> ModelProto:
 
 
 def in_function(tensor: TensorProto) -> ModelProto:
-    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    node = helper.make_node("Constant", [], ["y"], value=tensor, domain="own")
     function = helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 23)])
     return model_of(graph_of([], []), functions=[function])
 
@@ -152,6 +155,8 @@ def test_a_weight_in_another_file_is_found_wherever_it_hides(
     assert tensor.raw is None
     parsed = model if isinstance(model, ModelProto) else ModelProto.FromString(model)
     assert len(outline.tensors) == len(list(every_tensor(parsed)))
+    assert outline.operators == operator_counts(model_nodes(parsed))
+    assert outline.opsets == {entry.domain: entry.version for entry in parsed.opset_import}
 
 
 def test_a_location_is_found_even_where_the_weight_claims_to_be_in_the_file(tmp_path: Path) -> None:

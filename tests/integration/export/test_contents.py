@@ -15,6 +15,8 @@ import onnx
 import pytest
 import torch
 
+from hero_sdk.graph_files import SIZES
+from hero_sdk.manifest import read_bundle
 from tests.integration.export.exported import GRAPHS, Exported, content
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
 
@@ -41,6 +43,12 @@ def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Export
     batches = [("frames", 32), *((name, MAX_BATCH) for name in GRAPHS)]
     assert [(name, graph["max_batch"]) for name, graph in manifest["graphs"].items()] == batches
     assert [(graph["name"], graph["max_batch"]) for graph in exported.report["graphs"]] == batches
+
+
+def test_every_tensor_of_every_graph_is_held_to_the_sizes_of_the_manifest(exported: Exported) -> None:
+    """One that the table lacks would be left unchecked when a bundle is read."""
+    for name, graph in read_bundle(exported.bundle).graphs.items():
+        assert {tensor.name for tensor in (*graph.inputs, *graph.outputs)} == set(SIZES[name])
 
 
 def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> None:
