@@ -50,7 +50,11 @@ class Size:
 
 
 SIZES = {
-    "full": Size((1000, 20, 60), ("optimisation.steps=400",), ("optimisation.steps=400", "evaluate_every=0")),
+    "full": Size(
+        (1000, 20, 60),
+        ("optimisation.steps=500", "sampling.videos=16"),
+        ("optimisation.steps=300", "sampling.videos=16", "evaluate_every=0"),
+    ),
     "small": Size(
         (24, 2, 4),
         ("optimisation.steps=3", "optimisation.warmup=1", "sampling.videos=4"),

@@ -35,6 +35,9 @@ STARTS = {
 }
 """The tasks in the order of training, each with the one whose checkpoint it starts from."""
 
+MINUTES_FILE = "minutes.json"
+"""How long a task's training took; there when it came to its end."""
+
 ANNOTATIONS = {"retrieval": "", "questions": "qa_", "statements": "statements_", "captions": "captions_"}
 """What the names of the annotation files begin with."""
 
@@ -53,7 +56,11 @@ class Size:
 
 
 SIZES = {
-    "full": Size((1000, 20, 60), {"retrieval": ("optimisation.steps=1200", "evaluate_every=600")}),
+    "full": Size(
+        (1000, 20, 60),
+        # Less than `make demo` takes, since it begins from a pre-trained model.
+        {"retrieval": ("optimisation.steps=1000", "optimisation.learning_rate=1.5e-3", "evaluate_every=250")},
+    ),
     "small": Size(
         (24, 2, 4),
         {
@@ -72,36 +79,47 @@ def main(
     size: Annotated[Literal["full", "small"], typer.Option(help="How much to make and to train.")] = "full",
     work: Annotated[Path, typer.Option(help="Folder for what is made.")] = WORK,
     seed: Annotated[int, typer.Option(help="Of the corpus.")] = 7,
+    begin: Annotated[
+        str, typer.Option("--from", help="Task to begin with; what an earlier run made of those before it is used.")
+    ] = "pretraining",
 ) -> None:
     """Pre-train, fine-tune on every task, and judge each on held-out episodes."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        run(SIZES[size], work.resolve(), seed, Shell(console, ROOT))
+        run(SIZES[size], work.resolve(), seed, Shell(console, ROOT), begin)
     except DemoError as error:
         console.print(f"[red]{type(error).__name__}[/red]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         raise typer.Exit(1) from error
 
 
-def run(size: Size, work: Path, seed: int, shell: Shell) -> Path:
-    """All steps, each by the command that a user would type.
+def run(size: Size, work: Path, seed: int, shell: Shell, begin: str = "pretraining") -> Path:
+    """All steps, each by the command that a user would type, from the training of a task on.
 
     Returns:
         The file with all results.
     """
     make_corpus(work, size.episodes, seed, shell)
-    minutes = {}
-    for task, before in STARTS.items():
+    if begin not in STARTS:
+        raise DemoError(f"There is no task {begin}; expected one of {', '.join(STARTS)}.")
+    order = list(STARTS)
+    if lacking := [task for task in order[: order.index(begin)] if not (work / task / MINUTES_FILE).is_file()]:
+        raise DemoError(
+            f"{', '.join(lacking)} has not been trained to its end in {work.name}; begin with {lacking[0]}."
+        )
+    for task in order[order.index(begin) :]:
+        before = STARTS[task]
         shell.title(f"Train: {task}")
         began = time.monotonic()
         shutil.rmtree(work / task, ignore_errors=True)
         overrides = [*size.overrides.get("all", ()), *size.overrides.get(task, ())]
         train(task, work, work / task, overrides, shell, before and work / before / "checkpoint")
-        minutes[task] = round((time.monotonic() - began) / 60, 1)
+        minutes = round((time.monotonic() - began) / 60, 1)
+        (work / task / MINUTES_FILE).write_text(json.dumps(minutes), encoding="utf-8")
     results = {
         "episodes": size.episodes,
         "seed": seed,
-        "minutes": minutes,
+        "minutes": {task: json.loads((work / task / MINUTES_FILE).read_text(encoding="utf-8")) for task in order},
         "tasks": {
             task: json.loads((work / task / "results.json").read_text(encoding="utf-8"))["test"] for task in ANNOTATIONS
         },
