@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
+from hero_train.data.prefetch import Prefetcher
 from hero_train.errors import ConfigError, DataError
 from hero_train.evaluation import ALL, Evaluation
 from hero_train.model.hero import HeroEncoders
@@ -135,7 +136,7 @@ class Session:
         Args:
             task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
             model: inside ``task``; its parameters are trained.
-            batch: of an optimiser step and its part, both from 0: a function of the two.
+            batch: of an optimiser step and its part, both from 0: a function of the two, which is called in another thread.
             save: writes the checkpoint: at each evaluation that is at least as good as the best before, or, without
                 ``evaluate``, at each time for one, and at the end.
             evaluate: judges the model on the validation split.
@@ -162,7 +163,12 @@ class Session:
         wrapped, prepared = accelerator.prepare(task, optimiser)
         losses: dict[str, list[Tensor]] = defaultdict(list)
         evaluate_every = config.evaluate_every if isinstance(config, FineTuningConfig) else 0
-        with progress_bar(self.console) as progress, attention_kernels(accelerator.device):
+        parts = settings.accumulation
+        with (
+            Prefetcher(lambda number: batch(*divmod(number, parts)), done * parts, settings.steps * parts) as batches,
+            progress_bar(self.console) as progress,
+            attention_kernels(accelerator.device),
+        ):
             bar = progress.add_task("training", total=settings.steps, completed=done)
             began, first = time.monotonic(), done
             wrapped.train()
@@ -176,8 +182,8 @@ class Session:
                 if before_step is not None:
                     before_step(accelerator.unwrap_model(wrapped), step)
                 set_learning_rate(prepared, learning_rate(step, settings))
-                for part in range(settings.accumulation):
-                    loss = self._learn(wrapped, prepared, batch(step, part), step)
+                for _ in range(parts):
+                    loss = self._learn(wrapped, prepared, next(batches), step)
                     if name_step is not None:
                         losses[name_step(step)].append(loss["total"])
                     else:
