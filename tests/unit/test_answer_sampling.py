@@ -103,3 +103,49 @@ def test_all_answers_are_read_where_none_may_be_left_out(correct: int, count: in
 def test_one_answer_is_no_choice() -> None:
     with pytest.raises(ConfigError, match=r"sampling\.answers is 1; expected at least 2"):
         QuestionSampling(answers=1)
+
+
+def spoken(clips: int) -> VideoInput:
+    """A video whose features and tokens tell their clips."""
+    segments = [
+        Segment(np.array([clip, clip + 1], np.int32), np.array([2, clip], np.int32)) for clip in range(0, clips, 2)
+    ]
+    return VideoInput(np.arange(clips, dtype=np.float32)[:, None], tuple(segments))
+
+
+def test_a_video_is_cut_to_the_moment_that_answers() -> None:
+    question = EncodedQuestion("one", spoken(12), TEXT, (TEXT, TEXT), 0, (5, 7))
+    one = AnswerSampler([question], QuestionSampling(1, crop=1.0, margin=2), 1)
+    begins, ends = set(), set()
+    for step in range(40):
+        (cut,) = one.batch(step)
+        shown = cut.video.features[:, 0].astype(int).tolist()
+        assert shown == list(range(shown[0], shown[-1] + 1))
+        assert [shown[place] for place in cut.moment] == [5, 7]
+        for part in cut.video.segments:
+            # Each segment still has the clips that its words were spoken over.
+            assert {shown[frame] - shown[frame] % 2 for frame in part.frames} == {int(part.tokens[1])}
+        assert sum(len(part.frames) for part in cut.video.segments) == len(shown)
+        begins.add(shown[0])
+        ends.add(shown[-1])
+    assert begins == {3, 4, 5}
+    assert ends == {7, 8, 9}
+
+
+def test_a_moment_at_the_edge_and_one_that_nobody_marked() -> None:
+    def cut(moment: tuple[int, int]) -> EncodedQuestion:
+        question = EncodedQuestion("one", spoken(4), TEXT, (TEXT, TEXT), 0, moment)
+        return AnswerSampler([question], QuestionSampling(1, crop=1.0, margin=9), 1).batch(0)[0]
+
+    for moment in ((0, 1), (3, 3)):
+        shown = cut(moment).video.features[:, 0]
+        assert [shown[place] for place in cut(moment).moment] == list(moment)
+    assert len(cut((IGNORED_TARGET, IGNORED_TARGET)).video.features) == 4
+
+
+@pytest.mark.parametrize(
+    ("entries", "name"), [({"crop": 1.5}, "crop"), ({"crop": -0.1}, "crop"), ({"margin": -1}, "margin")]
+)
+def test_a_cut_that_cannot_be_is_refused(entries: dict[str, float], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sampling\.{name} is"):
+        QuestionSampling(**entries)
