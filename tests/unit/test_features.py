@@ -275,3 +275,18 @@ def test_a_prepared_set_is_read_when_it_is_whole(tmp_path: Path) -> None:
     assert (list(found), dropped) == (["one"], {})
     with pytest.raises(DataError, match="There is no folder"):
         load_features(tmp_path / "nowhere", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [('{"clip_interval": 2.0}', "every 2 s .* every 1.5 s"), ("{}", "damaged")]
+)
+def test_a_set_of_another_clip_interval_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    check_interval(tmp_path, 1.5)
+    (tmp_path / "prepared.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        check_interval(tmp_path, 1.5)
+
+
+def test_a_set_of_the_models_clip_interval_is_read(tmp_path: Path) -> None:
+    (tmp_path / "prepared.json").write_text('{"clip_interval": 1.5}', encoding="utf-8")
+    check_interval(tmp_path, 1.5)

@@ -7,6 +7,7 @@ never mix. A prepared set (``hero-train prepare``) has such files in its folder 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections import Counter
@@ -217,6 +218,30 @@ def prepared_videos(folder: Path) -> list[str]:
     if not ids:
         raise DataError(f"{folder} has no features in it; expected one <video id>.safetensors per video.")
     return ids
+
+
+def check_interval(folder: Path, clip_interval: float) -> None:
+    """Refuse a prepared set whose clips are not as long as a model's. A plain folder of features does not say.
+
+    Args:
+        folder: as for ``load_features``.
+        clip_interval: of the model, in seconds.
+
+    Raises:
+        DataError: another interval, or a summary that cannot be read.
+    """
+    path = folder / PREPARED_FILE
+    if not path.is_file():
+        return
+    try:
+        found = float(json.loads(path.read_text(encoding="utf-8"))["clip_interval"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error!r}). Run hero-train prepare again.") from error
+    if not math.isclose(found, clip_interval):
+        raise DataError(
+            f"{folder} has a feature for every {found:g} s and the model reads one for every {clip_interval:g} s. "
+            f"Set model.clip_interval to {found:g}, or prepare the set with --clip-interval {clip_interval:g}."
+        )
 
 
 def _features_folder(folder: Path) -> Path:

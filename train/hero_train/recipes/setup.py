@@ -15,7 +15,14 @@ from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
 from hero_train.checkpoint import TOKENIZER_FILE
 from hero_train.data.corpus import read_all_subtitles
-from hero_train.data.features import VideoFeatures, extract_features, find_videos, load_features, missing_videos
+from hero_train.data.features import (
+    VideoFeatures,
+    check_interval,
+    extract_features,
+    find_videos,
+    load_features,
+    missing_videos,
+)
 from hero_train.errors import CheckpointError, DataError
 from hero_train.geometry import check_geometry, check_text_geometry
 from hero_train.initial import start_model
@@ -98,6 +105,7 @@ class Frames:
     ) -> tuple[dict[str, VideoFeatures], dict[str, str]]:
         data = self.config.data
         if self.encoder is None:
+            check_interval(data.features, clip_interval)
             return load_features(data.features, ids)
         assert data.videos is not None
         there = find_videos(data.videos)
