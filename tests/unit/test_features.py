@@ -14,7 +14,14 @@ from hero_sdk.errors import MediaError
 from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.manifest import FrameEncoderSpec
 from hero_sdk.types import FloatArray
-from hero_train.data.features import VideoFeatures, extract_features, find_videos, load_features, missing_videos
+from hero_train.data.features import (
+    VideoFeatures,
+    check_interval,
+    extract_features,
+    find_videos,
+    load_features,
+    missing_videos,
+)
 from hero_train.errors import DataError
 from tests.tiny_checkpoint import write_frame_encoder
 from tests.unit.tiny_videos import write_video
