@@ -23,7 +23,7 @@ from hero_train.evaluate_answers import answer_questions, evaluate_questions, ev
 from hero_train.losses_answers import question_loss, statement_loss
 from hero_train.metrics import METRICS
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
-from hero_train.run_config import load_run_config
+from hero_train.run_config import load_config
 from tests.parity.authors import PACKED
 from tests.parity.oracle import oracle_folder, read_model
 from tests.tiny_training import tiny_config
@@ -106,11 +106,12 @@ def test_defect_12_an_entry_that_nothing_reads_is_refused(tmp_path: Path, entry:
     """Theirs takes the batch size of evaluation from another entry than the one that its configurations set."""
     path = tmp_path / "run.yaml"
     path.write_text(
-        "output: run\nframe_encoder: encoder\ndata: {videos: v, features: f, train: t.jsonl}\n", encoding="utf-8"
+        "task: retrieval\noutput: run\nframe_encoder: encoder\ndata: {videos: v, features: f, train: t.jsonl}\n",
+        encoding="utf-8",
     )
-    load_run_config(path)
+    load_config(path)
     with pytest.raises(ConfigError, match=entry.replace(".", r"\.")):
-        load_run_config(path, [f"{entry}=80"])
+        load_config(path, [f"{entry}=80"])
 
 
 def test_defect_13_video_retrieval_cuts_videos_that_are_too_long() -> None:

@@ -65,11 +65,14 @@ def test_tvr(tmp_path: Path, tv: Path) -> None:
 
 
 def test_tvqa(tmp_path: Path, tv: Path) -> None:
-    run(tmp_path / "set", "tvqa", tv, files={"validation": write_lines(tmp_path / "tvqa.jsonl", TVQA)})
+    """A kind, which TVQA does not have and accuracy is told apart by, is kept."""
+    lines = [{**TVQA[0], "kind": "why"}, *TVQA[1:]]
+    run(tmp_path / "set", "tvqa", tv, files={"validation": write_lines(tmp_path / "tvqa.jsonl", lines)})
     first, second, hidden = read_questions(tmp_path / "set" / "annotations" / "validation.jsonl")
     answers = tuple(str(TVQA[0][f"a{number}"]) for number in range(5))
     text = "Why does Howard leave the table?"
-    assert first == Question("122039", text, answers, "s03e02_seg02_clip_10", 1, (1.16, 5.12))
+    assert first == Question("122039", text, answers, "s03e02_seg02_clip_10", 1, (1.16, 5.12), "why")
+    assert second.kind is None
     assert (second.correct, second.moment) == (4, None), "nan-nan is a moment that nobody marked"
     assert (hidden.correct, hidden.moment) == (None, None), "a test split tells neither"
 
@@ -115,14 +118,16 @@ def test_a_file_that_is_named_for_each_split_gives_each_its_own(tmp_path: Path) 
     [
         {"desc_id": "v-0-0", "desc": "A man runs.", "vid_name": "v", "label": True},
         {"paired_id": "v-0-0", "example_id": 85354, "statement": "A man runs.", "vid_name": "v", "answer": 1},
-        {"id": "v-0-0", "statement": "A man runs.", "vid_name": "v", "label": 1},
+        {"id": "v-0-0", "statement": "A man runs.", "vid_name": "v", "label": 1, "kind": "action"},
     ],
     ids=["authors", "VALUE", "ours"],
 )
 def test_statements_in_lines(tmp_path: Path, line: dict[str, Any]) -> None:
+    """VALUE's submissions go by ``example_id``. A kind, by which accuracy is told apart, is kept."""
     features = write_arrays(tmp_path / "features", {"v": 8})
     run(tmp_path / "set", "violin", features, files={"test": write_lines(tmp_path / "violin.jsonl", [line])})
-    expected = [Statement("v-0-0", "A man runs.", "v", True)]
+    identity = str(line.get("example_id", "v-0-0"))
+    expected = [Statement(identity, "A man runs.", "v", True, kind=line.get("kind"))]
     assert read_statements(tmp_path / "set" / "annotations" / "test.jsonl") == expected
 
 

@@ -23,6 +23,7 @@ from hero_train.submissions import (
     read_answers,
     read_captions,
     read_retrieval,
+    read_video_numbers,
     write_answers,
     write_captions,
     write_retrieval,
@@ -191,6 +192,16 @@ def test_a_file_that_is_not_whole_is_refused(file: Path, changes: dict[str, Any]
 def test_only_what_is_in_a_file_is_measured(file: Path) -> None:
     tables = read_retrieval(edited(file, SVMR=None, VR=None), QUERIES).metrics()
     assert {name.split("/")[0] for name in tables["all"]} == {"VCMR"}
+
+
+def test_the_numbers_of_a_leaderboard(tmp_path: Path) -> None:
+    path = tmp_path / "tvr_video2dur_idx.json"
+    path.write_text(json.dumps({"val": {"v1": [60.5, 19614], "v2": [30, 20384]}, "test_public": {"v3": 3}}))
+    assert read_video_numbers(path, "val") == {"v1": 19614, "v2": 20384}
+    with pytest.raises(DataError, match="has no split 'test'; it has val, test_public"):
+        read_video_numbers(path, "test")
+    with pytest.raises(DataError, match=r"does not have \[seconds, number\] for each video of test_public"):
+        read_video_numbers(path, "test_public")
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "3"])

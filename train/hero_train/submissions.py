@@ -112,6 +112,25 @@ def _rows(ranking: Ranking, numbers: np.ndarray) -> list[list[float]]:
     return [list(row) for row in zip(*(column[:DEPTH].tolist() for column in columns), strict=True)]
 
 
+def read_video_numbers(path: Path, split: str) -> dict[str, int]:
+    """The numbers that a leaderboard gives the videos of a split, by their ids.
+
+    Args:
+        path: of a file such as ``tvr_video2dur_idx.json``: for each split, for each video, its seconds and its number.
+        split: as the file calls it, such as "val".
+
+    Raises:
+        DataError: not such a file, or no such split in it.
+    """
+    content = _load(path)
+    if split not in content:
+        raise DataError(f"{path} has no split {split!r}; it has {', '.join(content)}.")
+    try:
+        return {video: int(number) for video, (_, number) in content[split].items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path} does not have [seconds, number] for each video of {split} ({error!r}).") from error
+
+
 def read_retrieval(
     path: Path, queries: Sequence[MomentQuery | HiddenQuery], *, video_index: Mapping[str, int] | None = None
 ) -> RetrievalSubmission:

@@ -20,7 +20,7 @@ from hero_train.prepare.schemas.schema import Schema, read_split
 
 
 def _parse_tvqa(row: Mapping[str, Any], line: int) -> Iterator[Record]:
-    """``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``."""
+    """``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``, and a ``kind`` of this project's."""
     require(row, ("qid", "q", "a0", "a1", "vid_name"))
     names = [f"a{number}" for number in range(sum(name[:1] == "a" and name[1:].isdecimal() for name in row))]
     if missing := [name for name in names if row.get(name) is None]:
@@ -30,6 +30,8 @@ def _parse_tvqa(row: Mapping[str, Any], line: int) -> Iterator[Record]:
     entries |= {name: read_text(row[name], name) for name in names}
     if (correct := _read_correct(row.get("answer_idx"), len(names))) is not None:
         entries["answer_idx"] = correct
+    if row.get("kind") is not None:
+        entries["kind"] = read_text(row["kind"], "kind")
     yield Record(
         question_id,
         read_video_id(row["vid_name"], "vid_name"),

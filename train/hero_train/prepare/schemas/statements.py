@@ -45,8 +45,11 @@ def _parse_violin(row: Mapping[str, Any], line: int) -> Iterator[Record]:
 
 
 def _parse_line(row: Mapping[str, Any]) -> Record:
-    """A line of the authors' preprocessing (``desc_id``, ``desc``), of VALUE (``paired_id``, ``answer``), or this project's."""
-    number = next((name for name in ("desc_id", "paired_id") if name in row), "id")
+    """A line of the authors' preprocessing (``desc_id``, ``desc``), of VALUE (``example_id``, ``answer``), or this project's.
+
+    VALUE's lines have a ``paired_id`` as well, which its submissions do not use.
+    """
+    number = next((name for name in ("desc_id", "example_id", "paired_id") if name in row), "id")
     text = "desc" if "desc" in row else "statement"
     label = row.get("answer" if "answer" in row else "label")
     require(row, (number, text, "vid_name"))
@@ -55,11 +58,16 @@ def _parse_line(row: Mapping[str, Any]) -> Record:
     if label not in (None, 0, 1) or isinstance(label, float):
         raise Unusable("label that is none", f"has the label {label!r:.40}; expected 1 or true, 0 or false")
     label = None if label is None else int(label)
-    return _statement(read_id(row[number], number), row[text], row["vid_name"], label, read_split(row.get("split")))
+    statement_id, split = read_id(row[number], number), read_split(row.get("split"))
+    return _statement(statement_id, row[text], row["vid_name"], label, split, row.get("kind"))
 
 
-def _statement(number: str | int, text: Any, video_id: Any, label: int | None, split: str | None) -> Record:
+def _statement(
+    number: str | int, text: Any, video_id: Any, label: int | None, split: str | None, kind: Any = None
+) -> Record:
     entries = {"id": number, "statement": read_text(text, "a statement")} | ({} if label is None else {"label": label})
+    if kind is not None:
+        entries["kind"] = read_text(kind, "kind")
     return Record(number, read_video_id(video_id, "vid_name"), entries, split=split, mended=mended_texts(text))
 
 
