@@ -73,7 +73,7 @@ def ask(hero: Hero, corpus: Corpus, queries: Sequence[MomentQuery]) -> list[Answ
 
 
 def metrics(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
-    """Recalls in [0, 1] by query type."""
+    """Recalls in [0, 1] by query type. Search suppresses what overlaps a better moment, which evaluations call ``/NMS``."""
     return recalls_by_type([answer.result for answer in answers])
 
 

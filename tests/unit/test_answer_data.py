@@ -134,6 +134,26 @@ def test_a_question_that_cannot_be_read_is_named(tmp_path: Path, line: str | dic
     assert str(caught.value).startswith(f"Line 2 of {tmp_path / 'qa.jsonl'}")
 
 
+def test_a_kind_is_kept_up_to_what_the_model_reads(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    """Accuracy is told apart by it."""
+    questions = read_questions(
+        write(tmp_path / "qa.jsonl", {**QUESTION, "vid_name": "long", "kind": "who"}, {**QUESTION, "vid_name": "long"})
+    )
+    statements = read_statements(write(tmp_path / "violin.jsonl", {**STATEMENT, "vid_name": "short", "kind": "action"}))
+    assert [question.kind for question in questions] == ["who", None]
+    assert [statement.kind for statement in statements] == ["action"]
+    asked = encode_questions(questions, FEATURES, None, tokenizer, CONFIG)
+    assert [question.kind for question in asked] == ["who", None]
+    assert encode_statements(statements, FEATURES, None, tokenizer, CONFIG)[0].kind == "action"
+
+
+@pytest.mark.parametrize("kind", ["", " ", 3, "all", ["who"]])
+def test_a_kind_that_is_none_is_named(tmp_path: Path, kind: object) -> None:
+    for read, line in ((read_questions, QUESTION), (read_statements, STATEMENT)):
+        with pytest.raises(DataError, match=r"Line 1 of .* has kind .*; expected a word other than 'all'"):
+            read(write(tmp_path / "lines.jsonl", {**line, "kind": kind}))
+
+
 def test_questions_of_one_file_have_equally_many_answers(tmp_path: Path) -> None:
     path = write(tmp_path / "qa.jsonl", QUESTION, without(QUESTION, "a4"))
     with pytest.raises(DataError, match=r"Line 2 of .* has 4 answers and the first question 5"):

@@ -71,7 +71,7 @@ def write_retrieval(
 
     Args:
         path: of the JSON file.
-        results: with or without suppression; the leaderboards do not suppress.
+        results: of ``RetrievalPredictions``: with suppression or, as the metrics of the field are defined, without.
         queries: of the split.
         video_ids: of the corpus, by the places that the results name.
         video_index: number of each video, such as TVR's ``tvr_video2dur_idx.json`` gives them; None counts in the order of ids.

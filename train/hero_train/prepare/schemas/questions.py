@@ -20,7 +20,7 @@ from hero_train.prepare.schemas.schema import Schema, read_split
 
 
 def _parse_tvqa(row: Mapping[str, Any], line: int) -> Iterator[Record]:
-    """``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``, and a ``kind`` of this project's."""
+    """``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx``, ``ts`` and this project's ``kind``."""
     require(row, ("qid", "q", "a0", "a1", "vid_name"))
     names = [f"a{number}" for number in range(sum(name[:1] == "a" and name[1:].isdecimal() for name in row))]
     if missing := [name for name in names if row.get(name) is None]:
