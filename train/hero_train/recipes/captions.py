@@ -53,8 +53,8 @@ def run(config: CaptionRunConfig, *, resume: bool = False, console: Console | No
         CaptioningTask(model, config.smoothing),
         model,
         batch=lambda step, part: sampler.batch(step * config.optimisation.accumulation + part),
-        save=lambda: session.save_checkpoint(model, tokenizer_json),
-        evaluate=(lambda: judge(model, "validation")) if "validation" in splits else None,
+        save=lambda judged: session.save_checkpoint(judged, tokenizer_json),
+        evaluate=(lambda judged: judge(judged, "validation")) if "validation" in splits else None,
     )
     return session.finish(HeroForCaptioning, judge, splits)
 
