@@ -6,14 +6,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hero_export.report import rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import nn
 
+    from hero_export.graphs import Graph
     from hero_sdk.rows import RowGeometry
     from hero_sdk.signature import PublicKeys
 
@@ -104,24 +104,38 @@ def plan_export(
     copies = {TOKENIZER_FILE: sources.tokenizer}
     copies |= {f"{FRAME_ENCODER_FOLDER}/{name}": sources.frame_encoder / name for name in (GRAPH_FILE, SPEC_FILE)}
     files = [PlannedFile(name, path.stat().st_size, exact=True) for name, path in copies.items()]
-    files += [PlannedFile(graph.file, _weight_bytes(graph.module)) for graph in graphs]
+    files += [PlannedFile(graph.file, _weight_bytes(graph)) for graph in graphs]
     files += [PlannedFile(name) for name in (REPORT_JSON, REPORT_TEXT, REPORT_SCRIPT, MANIFEST_FILE)]
     return Plan(str(out), out.is_dir() and any(out.iterdir()), tuple(files))
 
 
 def plan_frame_encoder(out: Path) -> Plan:
     """What ``export_frame_encoder`` would write."""
-    from hero_export.frame_encoder import PooledEfficientNet
+    from hero_export.frame_encoder import packaged_graph
     from hero_sdk.frame_encoder import GRAPH_FILE, SPEC_FILE
 
-    files = (PlannedFile(GRAPH_FILE, _weight_bytes(PooledEfficientNet())), PlannedFile(SPEC_FILE))
+    files = (PlannedFile(GRAPH_FILE, _weight_bytes(packaged_graph())), PlannedFile(SPEC_FILE))
     return Plan(str(out), any((out / file.path).exists() for file in files), files)
 
 
-def _weight_bytes(module: nn.Module) -> int:
-    """Size of a module's weights, each once though two parts may share it; the rest of a graph is small beside them."""
-    weights = {weight.data_ptr(): weight for weight in module.state_dict().values()}
-    return sum(weight.nbytes for weight in weights.values())
+def _weight_bytes(graph: Graph) -> int:
+    """Size of the weights that a graph reads, each once; the rest of its file is small beside them."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    read: set[int] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            tensors = (item for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor))
+            read.update(tensor.untyped_storage().data_ptr() for tensor in tensors)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        graph.module(*graph.example(batch=1))
+    weights = {weight.untyped_storage().data_ptr(): weight for weight in graph.module.state_dict().values()}
+    return sum(weight.nbytes for place, weight in weights.items() if place in read)
 
 
 def plan_repository(

@@ -49,13 +49,12 @@ def reproduce_script(
     setting = " ".join(f"{name}=..." for name in variables)
     needed = [f': "${{{name}:?expected {meaning}}}"' for name, meaning in variables.items()]
     sums = [f"{sha256}  {place.path}" for place, sha256 in inputs.items()]
-    packages = " ".join(shlex.quote(f"{name}=={version}") for name, version in tools.items() if name != "python")
+    versions = ", ".join(f"{name} {version}" for name, version in tools.items())
     return "\n".join(
         [
             "#!/bin/sh",
             f"# Makes this again: {setting} sh {SCRIPT_FILE}",
-            f"# It was made with Python {tools.get('python', '?')} and these packages; others may give other bytes:",
-            f"#   pip install {packages}",
+            f"# It was made with {versions}; other versions may give other bytes.",
             "set -eu",
             *needed,
             "",

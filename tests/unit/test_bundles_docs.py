@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+import hero_export
 import hero_sdk
 from hero_export.cli import app as export_app
 from hero_sdk import bundle_files
@@ -39,6 +40,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     limits = bundle_files.MAX_BYTES
     sizes = f"{limits['.onnx'] >> 30} GiB for `.onnx`, {limits['.md'] >> 20} MiB for text"
     assert f"at most {sizes}, {bundle_files.MAX_OTHER_BYTES >> 30} GiB for others" in PAGE
+
+
+def test_what_the_package_offers_can_be_had() -> None:
+    for name in hero_export.__all__:
+        assert getattr(hero_export, name)
 
 
 def test_the_schema_is_where_it_says() -> None:

@@ -86,6 +86,14 @@ def test_a_mistake_of_the_program_is_told_from_a_difference(run: RunExport, monk
     assert "a mistake" in done.err
 
 
+def test_an_interruption(run: RunExport, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hero_export.diff.diff_bundles", interrupt)
+    assert run("diff", "a", "b").code == ExitCode.INTERRUPTED
+
+
 def test_debug_shows_the_traceback_and_keeps_the_code(run: RunExport, tmp_path: Path) -> None:
     plain, debug = run("inspect", tmp_path), run("inspect", tmp_path, "--debug")
     assert (plain.code, debug.code) == (ExitCode.REFUSED, ExitCode.REFUSED)

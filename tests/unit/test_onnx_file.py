@@ -6,6 +6,7 @@ import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from hero_export.fusion import model_nodes, operator_counts
 from hero_sdk.errors import BundleError
-from hero_sdk.onnx_file import MAX_DEPTH, Outline, read_outline
+from hero_sdk.onnx_file import _NESTED, MAX_DEPTH, Outline, read_outline
 from tests.tiny_bundle import write_tiny_bundle
 
 
@@ -135,6 +136,35 @@ def in_training(tensor: TensorProto) -> ModelProto:
 def in_a_second_graph(tensor: TensorProto) -> bytes:
     """Readers merge the two graphs of a file that has two."""
     return model_of(graph_of([], [])).SerializeToString() + in_weights(tensor).SerializeToString()
+
+
+def holders() -> dict[str, dict[int, str]]:
+    """From the descriptions of the installed onnx: which fields of which messages hold a tensor, or a message that does."""
+    messages: dict[str, dict[int, str]] = {}
+
+    def visit(descriptor: Any) -> None:
+        if descriptor.name not in messages:
+            fields = {item.number: item.message_type for item in descriptor.fields if item.message_type is not None}
+            messages[descriptor.name] = {number: inner.name for number, inner in fields.items()}
+            for inner in fields.values():
+                visit(inner)
+
+    visit(ModelProto.DESCRIPTOR)
+    holding = {"TensorProto"}
+    while more := {name for name, fields in messages.items() if holding & set(fields.values())} - holding:
+        holding |= more
+    return {
+        name.removesuffix("Proto"): {
+            number: inner.removesuffix("Proto") for number, inner in fields.items() if inner in holding
+        }
+        for name, fields in messages.items()
+        if name in holding - {"TensorProto"}
+    }
+
+
+def test_no_place_for_a_tensor_is_left_out() -> None:
+    """A version of the format with another place fails here."""
+    assert holders() == _NESTED
 
 
 PLACES = [

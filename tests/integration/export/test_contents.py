@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 
+from hero_export.dry_run import plan_export
 from hero_sdk.graph_files import SIZES
 from hero_sdk.manifest import read_bundle
 from tests.integration.export.exported import GRAPHS, Exported, content
@@ -128,3 +129,17 @@ def test_the_script_makes_the_same_bytes_again(exported: Exported, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     made, again = content(exported.bundle), content(tmp_path / "again")
     assert {name: data for name, (data, _) in again.items()} == {name: data for name, (data, _) in made.items()}
+
+
+def test_a_dry_run_says_before_how_large_the_graphs_will_be(exported: Exported, tmp_path: Path) -> None:
+    plan = plan_export(exported.checkpoint, tmp_path / "bundle", geometry=GEOMETRY, max_batch=MAX_BATCH)
+    planned = {file.path: file for file in plan.files}
+    assert set(planned) == set(content(exported.bundle))
+    for name, (data, _) in content(exported.bundle).items():
+        if planned[name].exact:
+            assert planned[name].bytes == len(data)
+    for name in GRAPHS:
+        weights = onnx.load(str(exported.bundle / "graphs" / f"{name}.onnx")).graph.initializer
+        size = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
+        assert planned[f"graphs/{name}.onnx"].bytes == pytest.approx(size, rel=0.02)
+    assert not list(tmp_path.iterdir())
