@@ -30,7 +30,7 @@ STARTS = {
     "pretraining": None,
     "retrieval": "pretraining",
     "questions": "retrieval",
-    "statements": "retrieval",
+    "statements": "questions",
     "captions": "retrieval",
 }
 """The tasks in the order of training, each with the one whose checkpoint it starts from."""
@@ -59,7 +59,7 @@ SIZES = {
     "full": Size(
         (1000, 20, 60),
         # Less than `make demo` takes, since it begins from a pre-trained model.
-        {"retrieval": ("optimisation.steps=1000", "optimisation.learning_rate=1.5e-3", "evaluate_every=250")},
+        {"retrieval": ("optimisation.steps=700", "optimisation.learning_rate=1.5e-3", "evaluate_every=350")},
     ),
     "small": Size(
         (24, 2, 4),
