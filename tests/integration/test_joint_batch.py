@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +21,7 @@ from hero_train.data.corpus import CorpusVideo, EncodedQuery
 from hero_train.data.masking import WordIds
 from hero_train.data.pretraining import OrderBatch, PretrainingSampler, PretrainingSampling, TaskMix
 from hero_train.data.sampling import RetrievalBatch, RetrievalSampler, SamplingConfig
+from hero_train.distribution import make_accelerator
 from hero_train.gathering import ALONE, Processes
 from hero_train.losses import IGNORED_TARGET, RetrievalLossConfig
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
@@ -27,6 +29,8 @@ from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroModel
 from hero_train.model.layers import initialise
 from hero_train.model.pretraining import HeroForPretraining
+from hero_train.run_config import RetrievalRunConfig
+from hero_train.sharding import gather_whole
 from hero_train.tasks.answers import QuestionTask, StatementTask
 from hero_train.tasks.captioning import CaptioningTask
 from hero_train.tasks.pretraining import PretrainingTask
@@ -205,7 +209,14 @@ def gradients(task: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
     loss.backward()
     inner = task.module if isinstance(task, DistributedDataParallel) else task
     found = {name: weight.grad for name, weight in inner.named_parameters() if weight.grad is not None}
-    return loss.detach(), found
+    return loss.detach(), gather_whole(found, keep=True)
+
+
+def sharding() -> Accelerator:
+    """What a run with ``distributed: fsdp`` has."""
+    data = {"videos": "videos", "features": "features", "train": "train.jsonl"}
+    content = {"task": "retrieval", "output": "run", "frame_encoder": "encoder", "data": data, "precision": "fp32"}
+    return make_accelerator(RetrievalRunConfig.model_validate({**content, "distributed": "fsdp"}))
 
 
 def all_cases(rank: int, world: int) -> dict[str, Any]:
@@ -214,6 +225,13 @@ def all_cases(rank: int, world: int) -> dict[str, Any]:
     for name, case in {**CASES, "contrast": contrast}.items():
         task, batch = case(rank, world)
         found[name] = gradients(DistributedDataParallel(task, find_unused_parameters=True), batch)
+    accelerator = sharding()
+    for name, case in CASES.items():
+        task, batch = case(rank, world)
+        sharded, _ = accelerator.prepare(task, torch.optim.AdamW(task.parameters()))
+        found[f"{name}, sharded"] = gradients(sharded, batch)
+        held = sum(weight.to_local().numel() for weight in sharded.parameters())
+        found[f"{name}, held"] = held / sum(weight.numel() for weight in sharded.parameters())
     found["primitives"] = primitives(rank, world)
     if rank == 0:
         # The other process is not asked; if this one waited for it, the test would not end.
@@ -262,6 +280,13 @@ def test_loss_and_gradients_are_those_of_the_joint_batch(parts: list[dict[str, A
     for part in parts:
         assert_equal(part[name], loss, expected)
     assert torch.equal(parts[0][name][0], parts[1][name][0]), "the processes do not agree on the loss"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sharded_weights_have_the_same_gradients(parts: list[dict[str, Any]], name: str) -> None:
+    for part in parts:
+        assert_equal(part[f"{name}, sharded"], *part[name])
+        assert 0.3 < part[f"{name}, held"] < 0.7
 
 
 def test_a_part_alone_has_another_loss() -> None:

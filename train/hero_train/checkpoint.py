@@ -86,10 +86,10 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
     return state
 
 
-def save_weights(model: nn.Module, config: HeroConfig, folder: Path) -> None:
+def save_weights(weights: Mapping[str, Tensor], config: HeroConfig, folder: Path) -> None:
     """Write a checkpoint folder; the weights appear under their name only when they are whole."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder)
     partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, partial)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, partial)
     os.replace(partial, folder / WEIGHTS_FILE)

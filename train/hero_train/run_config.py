@@ -132,6 +132,9 @@ class BaseRunConfig(_Section):
         rows: shapes to pack batches into.
         precision: "auto" takes bf16 where the processor multiplies it in hardware and fp32 elsewhere.
         threads: of the CPU; None leaves it to torch.
+        distributed: "ddp" keeps whole weights in each process, "fsdp" a share of them; one process alone takes no notice.
+        activation_checkpointing: computes what the encoder layers did once more for the gradients instead of keeping it.
+        compile: the encoder layers by ``torch.compile``.
         checkpoint_every: in optimiser steps; 0 keeps none to resume from.
         trackers: where to log beside ``log.jsonl``: names that Accelerate knows, such as tensorboard, wandb or mlflow.
     """
@@ -147,6 +150,9 @@ class BaseRunConfig(_Section):
     rows: RowGeometry = RowGeometry()
     precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)
+    distributed: Literal["ddp", "fsdp"] = "ddp"
+    activation_checkpointing: bool = False
+    compile: bool = False
     seed: int = 77
     checkpoint_every: int = Field(default=0, ge=0)
     trackers: tuple[Tracker, ...] = ()

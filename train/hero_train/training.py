@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from torch import Tensor, nn
 
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
+from hero_train.compilation import compile_layers
+from hero_train.distribution import make_accelerator
 from hero_train.errors import ConfigError, DataError
 from hero_train.evaluation import ALL, Evaluation
 from hero_train.model.hero import HeroEncoders
 from hero_train.optimisation import build_optimiser, learning_rate, set_learning_rate
-from hero_train.precision import attention_kernels, mixed_precision
+from hero_train.precision import attention_kernels
 from hero_train.progress import progress_bar
 from hero_train.run_config import BaseRunConfig, FineTuningConfig, Split
+from hero_train.sharding import WholeModel
 from hero_train.training_state import latest_state, load_state, prune_states, save_state
 
 LOG_EVERY = 20
@@ -61,16 +63,7 @@ class Session:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config, self.resume = config, resume
-        self.accelerator = Accelerator(
-            # Without this, several processes on CPUs would each train a model of their own.
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision=mixed_precision(config.precision),
-            gradient_accumulation_steps=config.optimisation.accumulation,
-            log_with=list(config.trackers) or None,
-            project_dir=config.output,
-            # A step may leave heads without a gradient: those of pre-training's other tasks, a span that does not count.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
+        self.accelerator = make_accelerator(config)
         self.console = console or Console(stderr=True, quiet=not self.is_main)
 
     @property
@@ -122,11 +115,11 @@ class Session:
     def train(
         self,
         task: nn.Module,
-        model: HeroEncoders,
+        model: Model,
         *,
         batch: Callable[[int, int], Any],
-        save: Callable[[], object],
-        evaluate: Callable[[], Evaluation] | None = None,
+        save: Callable[[Model], object],
+        evaluate: Callable[[Model], Evaluation] | None = None,
         before_step: Callable[[nn.Module, int], None] | None = None,
         name_step: Callable[[int], str] | None = None,
     ) -> None:
@@ -136,9 +129,9 @@ class Session:
             task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
             model: inside ``task``; its parameters are trained.
             batch: of an optimiser step and its part, both from 0: a function of the two.
-            save: writes the checkpoint: at each evaluation that is at least as good as the best before, or, without
-                ``evaluate``, at each time for one, and at the end.
-            evaluate: judges the model on the validation split.
+            save: writes the checkpoint of a model, which is ``model`` or a copy of it: at each evaluation that is at least as good
+                as the best before, or, without ``evaluate``, at each time for one, and at the end.
+            evaluate: judges such a model on the validation split.
             before_step: called with ``task`` and the step, to change what depends on it.
             name_step: what the loss of a step is logged as; None logs the parts of the loss.
 
@@ -146,12 +139,11 @@ class Session:
             DataError: the loss is no number.
         """
         config, settings, accelerator = self.config, self.config.optimisation, self.accelerator
-        optimiser = build_optimiser(model, settings)
         steps_folder = config.output / "steps"
-        done, numbers = 0, {"best": -1.0, "waited": 0.0}
-        if self.resume and (state := latest_state(steps_folder)):
-            done, numbers = load_state(state, model, optimiser, accelerator.scaler)
-            self.console.print(f"Resumed {state.name}.")
+        whole = WholeModel(model, accelerator)
+        model.set_activation_checkpointing(config.activation_checkpointing)
+        if config.compile:
+            compile_layers(model)
         if config.trackers:
             accelerator.init_trackers("hero", config=_flat(config.model_dump(mode="json")))
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -159,7 +151,11 @@ class Session:
             f"{parameters:,} parameters, {accelerator.mixed_precision} precision, {torch.get_num_threads()} threads, "
             f"{self.world} processes"
         )
-        wrapped, prepared = accelerator.prepare(task, optimiser)
+        wrapped, prepared = accelerator.prepare(task, build_optimiser(model, settings))
+        done, numbers = 0, {"best": -1.0, "waited": 0.0}
+        if self.resume and (state := latest_state(steps_folder)):
+            done, numbers = load_state(state, model, prepared.optimizer, accelerator.scaler)
+            self.console.print(f"Resumed {state.name}.")
         losses: dict[str, list[Tensor]] = defaultdict(list)
         evaluate_every = config.evaluate_every if isinstance(config, FineTuningConfig) else 0
         with progress_bar(self.console) as progress, attention_kernels(accelerator.device):
@@ -191,17 +187,28 @@ class Session:
                     self.log("loss", means, finished, steps_per_second=round(speed, 2))
                     losses.clear()
                 if is_last or (evaluate_every and finished % evaluate_every == 0):
-                    self._judge(evaluate, save, numbers, finished)
-                if self.is_main and config.checkpoint_every and finished % config.checkpoint_every == 0:
-                    save_state(steps_folder, model, prepared.optimizer, finished, numbers, accelerator.scaler)
-                    prune_states(steps_folder, KEPT_STATES)
+                    with whole.gathered() as judged:
+                        self._judge(judged, evaluate, save, numbers, finished)
+                if config.checkpoint_every and finished % config.checkpoint_every == 0:
+                    save_state(
+                        steps_folder,
+                        model,
+                        prepared.optimizer,
+                        finished,
+                        numbers,
+                        accelerator.scaler,
+                        write=self.is_main,
+                    )
+                    if self.is_main:
+                        prune_states(steps_folder, KEPT_STATES)
         accelerator.wait_for_everyone()
 
     def _learn(self, task: nn.Module, optimiser: AcceleratedOptimizer, batch: Any, step: int) -> dict[str, Tensor]:
         """One batch, forward and backward; the parts of its loss, detached."""
         accelerator = self.accelerator
         with accelerator.accumulate(task):
-            loss = task(batch)
+            with accelerator.autocast():
+                loss = task(batch)
             total = loss if isinstance(loss, Tensor) else loss.total
             check_finite(total, step)
             accelerator.backward(total)
@@ -218,24 +225,25 @@ class Session:
 
     def _judge(
         self,
-        evaluate: Callable[[], Evaluation] | None,
-        save: Callable[[], object],
+        model: Model | None,
+        evaluate: Callable[[Model], Evaluation] | None,
+        save: Callable[[Model], object],
         numbers: dict[str, float],
         step: int,
     ) -> None:
         """Evaluate on the main process, keep the model if it is the best so far, and tell all processes how long none was."""
-        if self.is_main:
+        if model is not None:
             score = float(step)
             if evaluate is not None:
                 assert isinstance(self.config, FineTuningConfig)
-                metrics = evaluate().metrics
+                metrics = evaluate(model).metrics
                 score = metrics[ALL][self.config.best_metric]
                 self.log("validation", metrics, step)
             numbers["waited"] = 0.0 if score > numbers["best"] else numbers["waited"] + 1
             # At equal scores the later model is kept: it has seen more.
             if score >= numbers["best"]:
                 numbers["best"] = score
-                save()
+                save(model)
         (numbers["waited"],) = broadcast_object_list([numbers["waited"]])
 
     def _has_waited(self, numbers: Mapping[str, float]) -> bool:

@@ -126,7 +126,7 @@ class HeroEncoders(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it does not exist."""
-        save_weights(self, self.config, Path(folder))
+        save_weights(self.state_dict(), self.config, Path(folder))
 
 
 class HeroModel(HeroEncoders):

@@ -54,10 +54,10 @@ def run(config: CaptionRunConfig, *, resume: bool = False, console: Console | No
         CaptioningTask(model, config.smoothing),
         model,
         batch=lambda step, part: sampler.batch(step * config.optimisation.accumulation + part),
-        save=lambda: session.save_checkpoint(model, tokenizer_json),
+        save=lambda judged: session.save_checkpoint(judged, tokenizer_json),
         evaluate=(
             # METEOR takes half a minute to start, so it waits for the end, and so does the beam.
-            (lambda: evaluate_captions(model, splits["validation"], config.rows, tokenizer, (), meteor=False))
+            (lambda judged: evaluate_captions(judged, splits["validation"], config.rows, tokenizer, (), meteor=False))
             if "validation" in splits
             else None
         ),

@@ -67,7 +67,7 @@ def run(config: PretrainingRunConfig, *, resume: bool = False, console: Console 
         PretrainingTask(model, config.loss),
         model,
         batch=sampler.batch,
-        save=lambda: session.save_checkpoint(model, tokenizer_json),
+        save=lambda judged: session.save_checkpoint(judged, tokenizer_json),
         before_step=before_step,
         name_step=sampler.task,
     )

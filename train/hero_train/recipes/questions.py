@@ -50,8 +50,8 @@ def run(config: QuestionRunConfig, *, resume: bool = False, console: Console | N
         batch=lambda step, part: collate_questions(
             sampler.batch(step * config.optimisation.accumulation + part), config.rows
         ),
-        save=lambda: session.save_checkpoint(model, tokenizer_json),
-        evaluate=(lambda: judge(model, "validation")) if "validation" in splits else None,
+        save=lambda judged: session.save_checkpoint(judged, tokenizer_json),
+        evaluate=(lambda judged: judge(judged, "validation")) if "validation" in splits else None,
     )
     return session.finish(HeroForQuestionAnswering, judge, splits)
 

@@ -68,8 +68,8 @@ def run(config: RetrievalRunConfig, *, resume: bool = False, console: Console | 
         RetrievalTask(model, config.loss),
         model,
         batch=lambda step, part: sampler.batch(step * config.optimisation.accumulation + part),
-        save=lambda: session.save_checkpoint(model, tokenizer_json),
-        evaluate=(lambda: judge(model, "validation")) if "validation" in splits else None,
+        save=lambda judged: session.save_checkpoint(judged, tokenizer_json),
+        evaluate=(lambda judged: judge(judged, "validation")) if "validation" in splits else None,
         before_step=before_step,
     )
     return session.finish(HeroModel, judge, splits)
