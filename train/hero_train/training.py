@@ -126,18 +126,22 @@ class Session:
     ) -> None:
         """Train to the last step, or until patience ends.
 
-        Args:
-            task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
-            model: inside ``task``; its parameters are trained.
-            batch: of an optimiser step and its part, both from 0: a function of the two, which is called in another thread.
-            save: writes the checkpoint of a model, which is ``model`` or a copy of it: at each evaluation that is at least as good
-                as the best before, or, without ``evaluate``, at each time for one, and at the end.
-            evaluate: judges such a model on the validation split.
-            before_step: called with ``task`` and the step, to change what depends on it.
-            name_step: what the loss of a step is logged as; None logs the parts of the loss.
+                Args:
+                    task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
+                    model: inside ``task``; its parameters are trained.
+        <<<<<<< HEAD
+                    batch: of an optimiser step and its part, both from 0: a function of the two, which is called in another thread.
+        =======
+                    batch: of an optimiser step and its part, both from 0: a function of the two.
+        >>>>>>> distributed
+                    save: writes the checkpoint of a model, which is ``model`` or a copy of it: at each evaluation that is at least as good
+                        as the best before, or, without ``evaluate``, at each time for one, and at the end.
+                    evaluate: judges such a model on the validation split.
+                    before_step: called with ``task`` and the step, to change what depends on it.
+                    name_step: what the loss of a step is logged as; None logs the parts of the loss.
 
-        Raises:
-            DataError: the loss is no number.
+                Raises:
+                    DataError: the loss is no number.
         """
         config, settings, accelerator = self.config, self.config.optimisation, self.accelerator
         steps_folder = config.output / "steps"
