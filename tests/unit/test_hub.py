@@ -444,7 +444,7 @@ def test_load_without_room_on_the_disk(hub: HubStub, bundle: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hero_sdk.hub.tempfile.mkdtemp", full)
-    with pytest.raises(HubError, match="cannot be written to the disk .*No space left on device"):
+    with pytest.raises(HubError, match=r"cannot be written to the disk .*No space left on device"):
         hero_sdk.load("hub:me/tiny")
 
 
