@@ -23,7 +23,7 @@ from typing import Any
 from hero_sdk.bundle_files import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, read_file
 from hero_sdk.errors import BundleError, HubError, InputError, require
 from hero_sdk.manifest import Manifest, read_bundle
-from hero_sdk.signature import PublicKeys, check_signature
+from hero_sdk.signature import MAX_SIGNATURE_BYTES, PublicKeys, check_signature
 
 logger = logging.getLogger(__name__)
 
@@ -104,32 +104,52 @@ def local_bundle(bundle: str | os.PathLike[str], *, require_signature: PublicKey
         return Path(bundle)
     reference = HubReference.parse(text)
     hub = hub_library()
-    folder = hub.cached_assets_path(LIBRARY, namespace="bundles", subfolder=reference.repository.replace("/", "--"))
+    name = reference.repository.replace("/", "--")
+    with hub_errors(reference):
+        folder: Path = hub.cached_assets_path(LIBRARY, namespace="bundles", subfolder=name)
     revision = reference.revision or MAIN_REVISION
     if re.fullmatch(_COMMIT, revision) and (folder / revision).is_dir():
-        return Path(folder / revision)  # a commit stays what it is
+        return folder / revision  # a commit stays what it is
     # Which commit a branch or a tag was at when it was last looked up.
     known = folder / "revisions" / revision.replace("/", "--")
     try:
         listing = list_repository(reference)
     except HubError as error:
-        if not known.is_file():
+        # What the hub says is so: a repository that was removed or closed is not used on in silence.
+        if _is_refusal(error.__cause__) or not known.is_file():
             raise
         commit = known.read_text(encoding="ascii").strip()
         logger.warning("Using the copy of %s that was fetched before (commit %s): %s", reference, commit, error)
-        return Path(folder / commit)
-    place = Path(folder / listing.commit)
+        return folder / commit
+    place = folder / listing.commit
     if not place.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
-            fetched = Path(temporary) / "bundle"
-            fetched.mkdir()
-            fetch_bundle(reference, listing, fetched, require_signature=require_signature)
-            if not place.is_dir():  # another process may have been faster
-                fetched.rename(place)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(listing.commit, encoding="ascii")
+        _fetch_into_cache(reference, listing, place, require_signature)
+    with hub_errors(reference):
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(listing.commit, encoding="ascii")
     return place
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the hub answered, and the answer was no."""
+    return getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404)
+
+
+def _fetch_into_cache(
+    reference: HubReference, listing: HubListing, place: Path, require_signature: PublicKeys | None
+) -> None:
+    with hub_errors(reference):
+        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
+    try:
+        fetch_bundle(reference, listing, temporary, require_signature=require_signature)
+        with hub_errors(reference):
+            try:
+                temporary.rename(place)
+            except OSError:
+                if not place.is_dir():  # otherwise another process was faster
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def list_repository(reference: HubReference) -> HubListing:
@@ -160,21 +180,23 @@ def fetch_manifest(
         BundleError: a manifest that cannot be read, or files at the hub that are missing or of another size than it says.
         SignatureError: none of the required keys signed it.
     """
-    size = listing.sizes.get(MANIFEST_FILE)
-    if size is None:
+    if MANIFEST_FILE not in listing.sizes:
         raise HubError(f"{reference} has no {MANIFEST_FILE}; expected a bundle that `hero-export push` sent there.")
-    if size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{MANIFEST_FILE} of {reference} has {size} bytes; expected at most {MAX_MANIFEST_BYTES}.")
+    for name, limit in ((MANIFEST_FILE, MAX_MANIFEST_BYTES), (SIGNATURE_FILE, MAX_SIGNATURE_BYTES)):
+        if (found := listing.sizes.get(name, 0)) > limit:
+            raise BundleError(
+                f"{name} of {reference} has {found} bytes; expected at most {limit}. Do not use this bundle."
+            )
     _download(reference, listing, [MANIFEST_FILE, SIGNATURE_FILE], folder)
     data = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     if require_signature is not None:
         check_signature(folder, data, require_signature)
     manifest = Manifest.from_json(data.decode("utf-8", errors="replace"), f"{MANIFEST_FILE} of {reference}")
     for name, file in manifest.files.items():
-        found = listing.sizes.get(name)
-        if found != file.bytes:
+        if listing.sizes.get(name) != file.bytes:
+            there = f"{listing.sizes[name]} bytes" if name in listing.sizes else "nothing"
             raise BundleError(
-                f"{reference} has {f'{found} bytes' if found is not None else 'nothing'} under {name}; its manifest says "
+                f"{reference} has {there} under {name}; its manifest says "
                 f"{file.bytes} bytes. The bundle was sent in part or altered: send it again with `hero-export push`."
             )
     return manifest

@@ -123,7 +123,7 @@ def export_bundle(
         (folder / REPORT_JSON).write_text(report.to_json(), encoding="utf-8")
         (folder / REPORT_TEXT).write_text(report.to_markdown(), encoding="utf-8")
         own_parts = {"own_tokenizer": tokenizer is not None, "own_frame_encoder": frame_encoder is not None}
-        script = export_script(sources, geometry, max_batch, **own_parts)
+        script = export_script(sources, {**vars(geometry), "max_batch": max_batch}, **own_parts)
         (folder / REPORT_SCRIPT).write_text(script, encoding="utf-8")
         manifest = _manifest(sources, model, fingerprint, geometry, specs, folder)
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")

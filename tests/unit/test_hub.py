@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -329,6 +330,7 @@ def escaping(files: dict[str, bytes]) -> None:
         (spoiled("graphs/query.onnx", lambda data: data[:-1]), r"bytes under graphs/query\.onnx; its manifest says"),
         (spoiled("manifest.json", lambda data: b"{"), "is not JSON"),
         (spoiled("manifest.json", lambda data: data + b" " * (5 << 20)), "expected at most 4194304"),
+        (lambda files: files.update({"manifest.sig": bytes(2000)}), "has 2000 bytes; expected at most 1024"),
         (missing, r"has nothing under graphs/temporal\.onnx"),
         (escaping, "no plain path inside the bundle"),
     ],
@@ -405,6 +407,45 @@ def test_load_without_a_network_takes_the_copy_that_is_there(
         hero_sdk.load("hub:me/other")
     with pytest.raises(HubError, match="The hub cannot be reached for me/tiny@next"):
         hero_sdk.load("hub:me/tiny@next")
+
+
+def test_load_does_not_go_on_with_what_the_hub_refuses(
+    hub: HubStub, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_bundle(bundle, HERE)
+    local_bundle("hub:me/tiny")
+    hub.repositories["me/tiny"].private = True
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="no repository me/tiny, or keeps it private"):
+        local_bundle("hub:me/tiny")
+    hub.failing = 503
+    assert local_bundle("hub:me/tiny").is_dir()
+
+
+def test_two_processes_fetch_at_the_same_time(hub: HubStub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = push_bundle(bundle, HERE).commit
+    real = Path.rename
+
+    def second(path: Path, target: Path) -> Path:
+        """The other one is there first."""
+        shutil.copytree(path, target)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", second)
+    place = local_bundle("hub:me/tiny")
+    assert read_bundle(place) == read_bundle(bundle)
+    assert sorted(path.name for path in place.parent.iterdir()) == sorted([commit, "revisions"])
+
+
+def test_load_without_room_on_the_disk(hub: HubStub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push_bundle(bundle, HERE)
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hero_sdk.hub.tempfile.mkdtemp", full)
+    with pytest.raises(HubError, match=r"cannot be written to the disk .*No space left on device"):
+        hero_sdk.load("hub:me/tiny")
 
 
 def test_load_offline(hub: HubStub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,11 @@ def test_the_repository_has_these_files(bundle: Path, tmp_path: Path) -> None:
     expected |= {
         f"hero_bundle/{file}" for file in ("config.pbtxt", "1/model.py", "1/manifest.json", "1/tokenizer.json")
     }
-    assert files_of(repository) == expected | {"hero_query/1/query.weights", REPOSITORY_FILE}
+    assert files_of(repository) == expected | {"hero_query/1/query.weights", REPOSITORY_FILE, "reproduce.sh"}
+    script = (repository / "reproduce.sh").read_text(encoding="utf-8")
+    command = 'hero-export triton "$BUNDLE" --out "$OUT" --backend python --device cpu --queue-delay 0.001'
+    assert command in script
+    assert f"{sha256_of(bundle / 'manifest.json')}  $BUNDLE/manifest.json" in script
 
 
 def test_every_graph_file_is_checked_against_the_manifest_by_the_server(bundle: Path, tmp_path: Path) -> None:
