@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def run_settings(task: str, **changes: Any) -> dict[str, Any]:
         "rows": {"slots": 64, "frames": 32, "temporal_slots": 32, "query_tokens": 16},
         "precision": "fp32",
         "threads": 1,
-        **_SECTIONS[task],
+        **copy.deepcopy(_SECTIONS[task]),
         **changes,
     }
 
