@@ -20,7 +20,7 @@ from hero_export.bundle import export_bundle
 from hero_export.errors import ExportError
 from hero_sdk.rows import RowGeometry
 from hero_train.checkpoint import TOKENIZER_FILE
-from hero_train.data.features import PREPARED_FILE, VideoFeatures, write_features
+from hero_train.data.features import VideoFeatures, write_features
 from hero_train.data.pretraining import PretrainingSampler
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.recipes.setup import make_tokenizer
@@ -147,13 +147,11 @@ def test_a_start_that_is_not_there_is_named(training_set: Path) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features of the training set's videos as ``hero-train prepare`` keeps them, with neither videos nor a frame encoder."""
+    """A plain folder of features; ``test_prepared_sets.py`` trains on what ``hero-train prepare`` writes."""
     folder = tmp_path_factory.mktemp("prepared")
-    (folder / "features").mkdir()
     for number, name in enumerate(VIDEOS):
         features = np.random.default_rng(number).standard_normal((6, 5), dtype=np.float32)
-        write_features(folder / "features" / f"{name}.safetensors", VideoFeatures(features, 9.0))
-    (folder / PREPARED_FILE).write_text("{}", encoding="utf-8")
+        write_features(folder / f"{name}.safetensors", VideoFeatures(features, 9.0))
     return folder
 
 
@@ -161,14 +159,14 @@ def without_videos(features: Path) -> tuple[str, ...]:
     return ("frame_encoder=null", "data.videos=null", f"data.features={features}")
 
 
-@pytest.mark.parametrize("task", ["pretraining", "retrieval", "questions", "statements", "captions"])
-def test_prepared_features_are_enough(training_set: Path, tmp_path: Path, prepared: Path, task: str) -> None:
+@pytest.mark.parametrize("task", ["pretraining", "statements"])
+def test_features_alone_are_enough(training_set: Path, tmp_path: Path, prepared: Path, task: str) -> None:
     result = run(training_set, task, f"output={tmp_path}", *STILL, *without_videos(prepared))
     assert weights(result)["cross_modal.frames.linear.weight"].shape[1] == 5
     assert {path.name for path in result.checkpoint.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
 
 
-def test_export_says_how_to_pass_the_frame_encoder_that_prepared_features_came_from(
+def test_export_says_how_to_pass_the_frame_encoder_that_features_came_from(
     training_set: Path, tmp_path: Path, prepared: Path
 ) -> None:
     result = run(training_set, "retrieval", f"output={tmp_path / 'run'}", *STILL, *without_videos(prepared))
@@ -176,18 +174,13 @@ def test_export_says_how_to_pass_the_frame_encoder_that_prepared_features_came_f
         export_bundle(result.checkpoint, tmp_path / "bundle", geometry=RowGeometry(64, 32, 32, 16))
 
 
-def copied(prepared: Path, folder: Path) -> Path:
-    shutil.copytree(prepared, folder)
-    return folder / "features"
-
-
 def test_annotations_about_videos_without_features_end_the_run_before_training(
     training_set: Path, tmp_path: Path, prepared: Path
 ) -> None:
-    features = copied(prepared, tmp_path / "set")
+    features = shutil.copytree(prepared, tmp_path / "set")
     (features / "second.safetensors").unlink()
     (features / "third.safetensors").write_bytes(b"damaged")
-    overrides = (f"output={tmp_path / 'run'}", *without_videos(tmp_path / "set"))
+    overrides = (f"output={tmp_path / 'run'}", *without_videos(features))
     with pytest.raises(
         DataError, match=r"2 videos cannot be read, such as second: There is no file .*leave these videos"
     ):
@@ -206,11 +199,11 @@ def test_without_any_features_the_run_says_to_prepare_them(training_set: Path, t
 
 
 def test_features_that_are_no_numbers_are_refused(training_set: Path, tmp_path: Path, prepared: Path) -> None:
-    features = copied(prepared, tmp_path / "set")
+    features = shutil.copytree(prepared, tmp_path / "set")
     broken = np.full((6, 5), np.nan, dtype=np.float32)
     write_features(features / "fourth.safetensors", VideoFeatures(broken, 9.0))
     with pytest.raises(DataError, match=r"such as fourth: .*damaged \(features that are not finite\)"):
-        run(training_set, "statements", f"output={tmp_path / 'run'}", *without_videos(tmp_path / "set"))
+        run(training_set, "statements", f"output={tmp_path / 'run'}", *without_videos(features))
 
 
 def test_pretraining_reads_the_videos_of_a_list(
