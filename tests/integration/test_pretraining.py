@@ -1,4 +1,4 @@
-"""``hero-train pretrain`` from video files to a checkpoint that fine-tuning starts from."""
+"""``hero-train run`` of pre-training, from video files to a checkpoint that fine-tuning starts from."""
 
 from __future__ import annotations
 
@@ -9,52 +9,31 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from hero_train import cli, training
 from hero_train.errors import DataError
-from hero_train.model.hero import HeroModel
 from hero_train.model.pretraining import HeroForPretraining
-from hero_train.recipes import pretraining, retrieval
+from hero_train.recipes import pretraining
 from hero_train.run_config import BaseRunConfig, load_config
-from tests.tiny_training import TINY, VIDEOS, write_training_set
+from tests.tiny_training import STEPS, VIDEOS, forget_the_last_run, run_settings, write_training_set
 
-STEPS = 120
 TASKS = {"mlm", "mfm_nce", "fom", "vsm"}
 """Of the paper's mix; MFFR stands in for MFM-NCE where it is asked for."""
-
-
-def settings() -> dict[str, Any]:
-    """A run that learns its few videos by heart."""
-    return {
-        "task": "pretraining",
-        "output": "run",
-        "frame_encoder": "encoder",
-        "data": {"videos": "videos", "subtitles": "subtitles", "features": "features"},
-        "tokenizer": {"vocabulary": 400},
-        "model": {**TINY, "hidden_size": 32, "intermediate_size": 64},
-        "sampling": {"videos": 6, "span_dropout": 0.5, "share": 0.3},
-        "optimisation": {"steps": STEPS, "warmup": 5, "learning_rate": 0.01},
-        "rows": {"slots": 64, "frames": 32, "temporal_slots": 32, "query_tokens": 16},
-        "precision": "fp32",
-        "threads": 1,
-    }
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training set with the configuration of a run."""
     folder = write_training_set(tmp_path_factory.mktemp("set"))
-    (folder / "pretrain.yaml").write_text(yaml.safe_dump(settings()), encoding="utf-8")
+    (folder / "pretrain.yaml").write_text(yaml.safe_dump(run_settings("pretraining")), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _one_run_per_process() -> None:
-    """Accelerate keeps the settings of the first run of a process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
 
 
 def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
@@ -64,7 +43,7 @@ def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
 @pytest.fixture(scope="module")
 def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of one run of the command, and what it printed."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
     output = tmp_path_factory.mktemp("trained") / "run"
     result = CliRunner().invoke(
         cli.app, ["run", str(made / "pretrain.yaml"), "--set", f"output={output}"], catch_exceptions=False
@@ -75,7 +54,7 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_every_task_gets_better(trained: tuple[Path, str]) -> None:
     entries = [json.loads(line) for line in (trained[0] / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [entry["step"] for entry in entries] == list(range(20, STEPS + 1, 20))
+    assert [entry["step"] for entry in entries] == list(range(20, STEPS["pretraining"] + 1, 20))
     courses = {task: [entry["loss"][task] for entry in entries if task in entry["loss"]] for task in TASKS}
     assert set().union(*(entry["loss"] for entry in entries)) == TASKS
     for task, course in courses.items():
@@ -88,24 +67,6 @@ def test_the_command_says_where_the_checkpoint_is(trained: tuple[Path, str]) -> 
 
 def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str]) -> None:
     assert load_config(trained[0] / "config.yaml") == config(made, trained[0])
-
-
-def test_fine_tuning_starts_from_the_checkpoint(made: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
-    """With its tokenizer; after a step at no speed to speak of, the weights are still those of pre-training."""
-    start = trained[0] / "checkpoint"
-    content = settings()
-    content["data"] |= {"train": "queries.jsonl"}
-    content["task"] = "retrieval"
-    content |= {"initial": str(start), "tokenizer": {}, "output": str(tmp_path / "run")}
-    content["model"] = {}
-    content["sampling"] = {"videos": 6}
-    content["optimisation"] = {"steps": 1, "warmup": 0, "learning_rate": 1e-12}
-    (made / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    tuned = retrieval.run(load_config(made / "run.yaml"))
-    before, after = (load_file(folder / "model.safetensors") for folder in (start, tuned.checkpoint))
-    assert after.keys() == HeroModel.from_pretrained(tuned.checkpoint).state_dict().keys()
-    for name, tensor in after.items():
-        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-6)
 
 
 RESUMED = (

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from hero_train.run_config import load_config
 from hero_train.training_state import latest_state
-from tests.integration import test_pretraining, test_training
+from tests.integration import test_training
 from tests.processes import join_group, killed, together
-from tests.tiny_training import VIDEOS, write_training_set
+from tests.tiny_training import VIDEOS, run_settings, write_training_set
 
 pytestmark = pytest.mark.slow  # Pairs of processes import torch.
 
@@ -43,7 +43,7 @@ def retrieval(**changes: Any) -> dict[str, Any]:
 
 def pretraining(**changes: Any) -> dict[str, Any]:
     """All tasks but the one that tells frames apart within a process."""
-    content = test_pretraining.settings() | {"checkpoint_every": 2} | changes
+    content = run_settings("pretraining") | {"checkpoint_every": 2} | changes
     content["sampling"] |= {
         "videos": len(VIDEOS) // WORLD,
         "mix": {"mlm": 1, "mfm_nce": 0, "mffr": 1, "fom": 1, "vsm": 1},

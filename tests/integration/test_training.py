@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -30,35 +29,23 @@ from hero_train.evaluate import evaluate_retrieval
 from hero_train.model.hero import HeroModel
 from hero_train.recipes import retrieval
 from hero_train.run_config import BaseRunConfig, load_config
-from tests.tiny_training import TINY, VIDEOS, write_annotations, write_training_set
+from hero_train.tokenizer import train_tokenizer_json
+from tests.tiny_training import (
+    TINY,
+    VIDEOS,
+    forget_the_last_run,
+    read_log,
+    run_settings,
+    write_annotations,
+    write_training_set,
+)
 
-STEPS = 120
 QUERIES = sum(len(lines) for _, lines in VIDEOS.values())
 
 
 def settings(**changes: Any) -> dict[str, Any]:
     """A run that learns the training set by heart, and is judged on the same queries."""
-    return {
-        "task": "retrieval",
-        "output": "run",
-        "frame_encoder": "encoder",
-        "data": {
-            "videos": "videos",
-            "subtitles": "subtitles",
-            "train": "queries.jsonl",
-            "validation": "queries.jsonl",
-            "features": "features",
-        },
-        "tokenizer": {"vocabulary": 400},
-        "model": {**TINY, "hidden_size": 32, "intermediate_size": 64, "hidden_dropout": 0.1},
-        "sampling": {"videos": 6, "queries_per_video": 3},
-        "loss": {"ranking": "nce", "video_weight": 1.0, "query_weight": 1.0, "clip_weight": 1.0, "span_weight": 0.5},
-        "optimisation": {"steps": STEPS, "warmup": 5, "learning_rate": 0.01},
-        "rows": {"slots": 64, "frames": 32, "temporal_slots": 32, "query_tokens": 16},
-        "precision": "fp32",
-        "threads": 1,
-        **changes,
-    }
+    return run_settings("retrieval", model={**run_settings("retrieval")["model"], "hidden_dropout": 0.1}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +58,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_run_per_process() -> None:
-    """Accelerate keeps the settings of the first run of a process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
 
 
 def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
     return load_config(made / "run.yaml", [f"output={output}", *overrides])
 
 
-def read_log(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture(scope="module")
 def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of one run of the command, and what it printed."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
     output = tmp_path_factory.mktemp("trained") / "run"
     arguments = ["run", str(made / "run.yaml"), "--set", f"output={output}", "--set", "evaluate_every=20"]
     result = CliRunner().invoke(cli.app, [*arguments, "--set", "checkpoint_every=20"], catch_exceptions=False)
@@ -338,6 +320,7 @@ def test_an_initial_checkpoint_decides_the_clip_interval(made: Path, tmp_path: P
     """A model that was trained on clips of 3 s reads clips of 3 s, whatever the default is."""
     model = HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 6, "clip_interval": 3.0}))
     model.save_pretrained(tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text(train_tokenizer_json(["It rains."], 300), encoding="utf-8")
     overrides = [f"initial={tmp_path / 'start'}", f"data.features={tmp_path / 'features'}", "optimisation.steps=1"]
     retrieval.run(config(made, tmp_path / "run", "model={}", *overrides))
     (cached,) = (tmp_path / "features").rglob("first.safetensors")
@@ -346,6 +329,7 @@ def test_an_initial_checkpoint_decides_the_clip_interval(made: Path, tmp_path: P
 
 def test_an_initial_checkpoint_for_other_features_is_refused(made: Path, tmp_path: Path) -> None:
     HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 7})).save_pretrained(tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text(train_tokenizer_json(["It rains."], 300), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"reads features of width 7 .*the frame encoder gives 6"):
         retrieval.run(config(made, tmp_path / "run", f"initial={tmp_path / 'start'}", "model={}"))
 
@@ -363,7 +347,7 @@ def test_moments_are_rounded_as_configured(made: Path, tmp_path: Path, monkeypat
     query = {"desc_id": 1, "desc": "A short one.", "vid_name": "first", "ts": [3.1, 5.0]}
     one = write_annotations(tmp_path / "one.jsonl", [query])
     for rounding in ("outward", "middle"):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        forget_the_last_run()
         changes = [f"data.train={one}", f"data.rounding={rounding}", "sampling.videos=1", "optimisation.steps=1"]
         retrieval.run(config(made, tmp_path / rounding, *changes))
     assert seen == [[[2, 3]], [[2, 2]]]

@@ -83,8 +83,8 @@ class TokenizerSection(_Section):
     """Which tokenizer to use.
 
     Attributes:
-        source: a folder or hub id that transformers' AutoTokenizer loads, or a ``tokenizer.json``; None trains one on the
-            training split's queries and subtitles.
+        source: a folder or hub id that transformers' AutoTokenizer loads, or a ``tokenizer.json``; None takes that of ``initial``,
+            or, without one, trains one on the training split's texts and subtitles.
         vocabulary: size of a tokenizer that is trained.
     """
 

@@ -30,10 +30,12 @@ from hero_train.errors import ConfigError, DataError
 from hero_train.evaluation import ALL, Evaluation
 from hero_train.model.hero import HeroEncoders
 from hero_train.optimisation import build_optimiser, learning_rate, set_learning_rate
-from hero_train.precision import attention_kernels
+from hero_train.precision import attention_kernels, precision_name
 from hero_train.progress import progress_bar
 from hero_train.run_config import BaseRunConfig, FineTuningConfig, Split
+from hero_train.run_log import add_line, cut_log
 from hero_train.sharding import WholeModel
+from hero_train.trackers import check_trackers, flatten, start_trackers
 from hero_train.training_state import latest_state, load_state, prune_states, save_state
 
 LOG_EVERY = 20
@@ -86,23 +88,27 @@ class Session:
         """Make the output folder and record the configuration in it.
 
         Raises:
-            ConfigError: it holds states of an earlier run, and this one does not resume.
+            ConfigError: it holds checkpoints of an earlier run, and this one does not resume; it cannot be written; or a tracker is
+                not installed.
         """
         if not self.is_main:
             return
+        check_trackers(self.config.trackers)
         output = self.config.output
-        if latest_state(output / "steps") and not self.resume:
+        if not self.resume:
+            _check_unused(output)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "config.yaml").write_text(self.config.dump(), encoding="utf-8")
+        except OSError as error:
             raise ConfigError(
-                f"{output} holds checkpoints of an earlier run. Pass --resume to go on with it, or choose another output folder."
-            )
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(self.config.dump(), encoding="utf-8")
+                f"The run cannot write to its folder {output} ({error}). Choose another output folder."
+            ) from error
 
     def log(self, kind: str, values: Any, step: int, **more: Any) -> None:
         """Add a line to the run's ``log.jsonl``, and its numbers to the trackers."""
-        with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, kind: values, **more}) + "\n")
-        self.accelerator.log(_flat({kind: values, **more}), step=step)
+        add_line(self.config.output, {"step": step, kind: values, **more})
+        self.accelerator.log(flatten({kind: values, **more}), step=step)
 
     def save_checkpoint(self, model: HeroEncoders, tokenizer_json: str) -> Path:
         """Write the run's ``checkpoint/``: the model, its tokenizer and its frame encoder."""
@@ -126,22 +132,18 @@ class Session:
     ) -> None:
         """Train to the last step, or until patience ends.
 
-                Args:
-                    task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
-                    model: inside ``task``; its parameters are trained.
-        <<<<<<< HEAD
-                    batch: of an optimiser step and its part, both from 0: a function of the two, which is called in another thread.
-        =======
-                    batch: of an optimiser step and its part, both from 0: a function of the two.
-        >>>>>>> distributed
-                    save: writes the checkpoint of a model, which is ``model`` or a copy of it: at each evaluation that is at least as good
-                        as the best before, or, without ``evaluate``, at each time for one, and at the end.
-                    evaluate: judges such a model on the validation split.
-                    before_step: called with ``task`` and the step, to change what depends on it.
-                    name_step: what the loss of a step is logged as; None logs the parts of the loss.
+        Args:
+            task: the model with its loss; what it returns for a batch is a scalar, or a dataclass of scalars with their ``total``.
+            model: inside ``task``; its parameters are trained.
+            batch: of an optimiser step and its part, both from 0: a function of the two, which is called in another thread.
+            save: writes the checkpoint of a model, which is ``model`` or a copy of it: at each evaluation that is at least as good
+                as the best before, or, without ``evaluate``, at each time for one, and at the end.
+            evaluate: judges such a model on the validation split.
+            before_step: called with ``task`` and the step, to change what depends on it.
+            name_step: what the loss of a step is logged as; None logs the parts of the loss.
 
-                Raises:
-                    DataError: the loss is no number.
+        Raises:
+            DataError: the loss or a gradient is no number.
         """
         config, settings, accelerator = self.config, self.config.optimisation, self.accelerator
         steps_folder = config.output / "steps"
@@ -149,11 +151,9 @@ class Session:
         model.set_activation_checkpointing(config.activation_checkpointing)
         if config.compile:
             compile_layers(model)
-        if config.trackers:
-            accelerator.init_trackers("hero", config=_flat(config.model_dump(mode="json")))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self.console.print(
-            f"{parameters:,} parameters, {accelerator.mixed_precision} precision, {torch.get_num_threads()} threads, "
+            f"{parameters:,} parameters, {precision_name(accelerator.mixed_precision)}, {torch.get_num_threads()} threads, "
             f"{self.world} processes"
         )
         wrapped, prepared = accelerator.prepare(task, build_optimiser(model, settings))
@@ -161,6 +161,10 @@ class Session:
         if self.resume and (state := latest_state(steps_folder)):
             done, numbers = load_state(state, model, prepared.optimizer, accelerator.scaler)
             self.console.print(f"Resumed {state.name}.")
+        if self.is_main:
+            cut_log(config.output, done)
+        if config.trackers:
+            start_trackers(accelerator, config.model_dump(mode="json"), done)
         losses: dict[str, list[Tensor]] = defaultdict(list)
         evaluate_every = config.evaluate_every if isinstance(config, FineTuningConfig) else 0
         parts = settings.accumulation
@@ -175,7 +179,7 @@ class Session:
             for step in range(done, settings.steps):
                 if self._has_waited(numbers):
                     self.console.print(
-                        f"Ended before step {step + 1}: no better evaluation for {numbers['waited']:.0f}."
+                        f"Ended after step {step}: the last {numbers['waited']:.0f} evaluations were no better."
                     )
                     break
                 seed_dropout(config.seed, step, self.rank)
@@ -220,10 +224,13 @@ class Session:
             with accelerator.autocast():
                 loss = task(batch)
             total = loss if isinstance(loss, Tensor) else loss.total
-            check_finite(total, step)
+            check_finite("loss", total, step)
             accelerator.backward(total)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(task.parameters(), self.config.optimisation.max_gradient_norm)
+                norm = accelerator.clip_grad_norm_(task.parameters(), self.config.optimisation.max_gradient_norm)
+                # In fp16 a gradient may be infinite: the scaler then leaves the step out.
+                if accelerator.scaler is None:
+                    check_finite("gradient", norm, step)
             optimiser.step()
             optimiser.zero_grad()
         parts = (
@@ -285,25 +292,36 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
 
 
-def check_finite(loss: Tensor, step: int) -> None:
-    """Refuse to go on from a loss that is no number.
+def check_finite(what: str, value: Tensor, step: int) -> None:
+    """Refuse to go on from a loss or a gradient that is no number, while the weights are still whole.
+
+    Args:
+        what: "loss" or "gradient".
+        value: the loss, or the norm of the gradient.
+        step: counted from 0.
 
     Raises:
         DataError: it is infinite or not a number.
     """
-    if not torch.isfinite(loss):
+    if not torch.isfinite(value):
         raise DataError(
-            f"The loss of step {step} is {float(loss.detach())}. Lower optimisation.learning_rate, use precision: fp32, "
+            f"The {what} of step {step + 1} is {float(value.detach())}. Lower optimisation.learning_rate, use precision: fp32, "
             "or look for NaN in the features."
         )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, names joined by ``/``; lists, which trackers do not take, as text."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
+def _check_unused(output: Path) -> None:
+    """Refuse an output folder that holds what a run would overwrite.
+
+    Raises:
+        ConfigError: states or the checkpoint of an earlier run.
+    """
+    if latest_state(output / "steps"):
+        raise ConfigError(
+            f"{output} holds checkpoints of an earlier run. Pass --resume to go on with it, or choose another output folder."
+        )
+    if (output / "checkpoint").exists():
+        raise ConfigError(
+            f"{output} holds the checkpoint of an earlier run, and no state to go on from. Choose another output folder, or move "
+            "this one away."
+        )

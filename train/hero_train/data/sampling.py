@@ -33,7 +33,7 @@ class RetrievalBatch:
         packed: the videos.
         token_ids, segment_ids: (Q, T) int32 of the queries.
         targets: (Q, 2) int64 first and last clip, both inclusive.
-        marked: (Q,) bool whether the targets are where somebody marked start and end.
+        marked: (Q,) bool whether the targets are where somebody marked start and end, and so count in the span loss.
         query_video: (Q,) int64 the video of each query, in the order of ``packed.videos``.
         view: what was shown of the videos.
     """
@@ -60,6 +60,7 @@ class SamplingConfig:
         both, picture, text: relative frequency of batches that show frames and subtitles, frames only, subtitles only. A model
             that always sees both learns one of them and ignores the other; blanking them in turn cures that. A data set without
             query types ("v", "t", "vt") leaves the last two at 0.
+        span_dropout: share of batches in which the span loss does not count (VALUE: 0.9 for How2R).
         augmentation: noise on what is drawn.
     """
 
@@ -69,6 +70,7 @@ class SamplingConfig:
     both: float = 1.0
     picture: float = 0.0
     text: float = 0.0
+    span_dropout: float = 0.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class SamplingConfig:
             raise ConfigError(
                 f"sampling.both, picture and text are {frequencies}; expected frequencies of at least 0, and one above."
             )
+        if not 0 <= self.span_dropout <= 1:
+            raise ConfigError(f"sampling.span_dropout is {self.span_dropout}; expected a share from 0 to 1.")
         if not self.queries_per_video and (self.picture or not self.spoken_per_video):
             raise ConfigError(
                 "sampling.queries_per_video is 0, so some batches would have no query; expected at least 1."
@@ -144,7 +148,8 @@ class RetrievalSampler:
             if view != "picture":
                 queries += _draw(rng, video.spoken, self._config.spoken_per_video)
             picked.append(queries)
-        return self._collate(chosen, picked, view, rngs)
+        spans = bool(np.random.default_rng([self._seed, 6, step]).random() >= self._config.span_dropout)
+        return self._collate(chosen, picked, view, rngs, spans)
 
     @staticmethod
     def _fitting(video: CorpusVideo, view: View) -> list[EncodedQuery]:
@@ -160,6 +165,7 @@ class RetrievalSampler:
         picked: Sequence[Sequence[EncodedQuery]],
         view: View,
         rngs: Sequence[np.random.Generator],
+        spans: bool,
     ) -> RetrievalBatch:
         show = {"both": lambda video: video, "picture": without_text, "text": without_picture}[view]
         noise = self._config.augmentation
@@ -174,7 +180,7 @@ class RetrievalSampler:
             token_ids=token_ids,
             segment_ids=segment_ids,
             targets=np.array([(query.first, query.last) for query in queries], dtype=np.int64),
-            marked=np.array([query.marked for query in queries]),
+            marked=np.array([spans and query.marked for query in queries]),
             query_video=np.array(owners, dtype=np.int64),
             view=view,
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
-from hero_train.checkpoint import TOKENIZER_FILE
+from hero_train.checkpoint import TOKENIZER_FILE, resolve_folder
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import (
     VideoFeatures,
@@ -23,14 +23,14 @@ from hero_train.data.features import (
     load_features,
     missing_videos,
 )
-from hero_train.errors import CheckpointError, DataError
+from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.geometry import check_geometry, check_text_geometry
 from hero_train.initial import start_model
 from hero_train.losses import RetrievalLossConfig
 from hero_train.model.answers import HeroWithText
 from hero_train.model.hero import HeroEncoders, HeroModel
 from hero_train.progress import progress_bar
-from hero_train.run_config import BaseRunConfig, OptimisationSection
+from hero_train.run_config import ROBERTA, BaseRunConfig, OptimisationSection, PretrainingData
 from hero_train.tokenizer import load_tokenizer_json, train_tokenizer_json
 from hero_train.training import Session
 
@@ -40,16 +40,35 @@ Model = TypeVar("Model", bound=HeroEncoders)
 def make_tokenizer(config: BaseRunConfig, texts: Iterable[str], video_ids: Iterable[str]) -> str:
     """The ``tokenizer.json`` of the run.
 
-    It is the one that the configuration names; else the initial checkpoint's; else it is trained on texts and on the subtitles of
-    videos.
+    It is the one that the configuration names; else that of ``initial``; else it is trained on texts and the subtitles of videos.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded, or ``initial`` has none: another one would give its words other ids.
+        CheckpointError: ``initial`` cannot be found.
     """
     if config.tokenizer.source:
         return load_tokenizer_json(config.tokenizer.source)
-    if config.initial is not None and (path := Path(config.initial) / TOKENIZER_FILE).is_file():
-        return path.read_text(encoding="utf-8")
+    if config.initial is not None:
+        return _tokenizer_of(config.initial)
     spoken = read_all_subtitles(config.data.subtitles, video_ids)
     said = [subtitle.text for subtitles in spoken.values() for subtitle in subtitles]
     return train_tokenizer_json([*texts, *said], config.tokenizer.vocabulary)
+
+
+def _tokenizer_of(initial: str) -> str:
+    """The ``tokenizer.json`` of what a run starts from."""
+    source = initial.removeprefix(ROBERTA)
+    is_file = Path(source).is_file()
+    if source.endswith(".pt") and not is_file:
+        raise CheckpointError(f"There is no file {source}.")
+    if initial.startswith(ROBERTA) and not is_file:
+        return load_tokenizer_json(source)
+    if not is_file and (path := resolve_folder(source) / TOKENIZER_FILE).is_file():
+        return path.read_text(encoding="utf-8")
+    raise ConfigError(
+        f"{initial} has no tokenizer, and without its own it would read other words than it has learnt. Set tokenizer.source: "
+        "a tokenizer.json, a folder or a hub id, such as roberta-base for a checkpoint of the authors."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +95,17 @@ class Frames:
         if config.frame_encoder is not None:
             encoder = load_frame_encoder(config.frame_encoder, threads=1)
             return cls(config, encoder, encoder.spec.feature_dim)
-        first = video_ids[:1]
-        found, dropped = load_features(config.data.features, first)
-        if not found:
-            raise DataError(
-                f"{config.data.features} has no features of {first}: {dropped}. Run hero-train prepare first."
-            )
-        return cls(config, None, found[first[0]].features.shape[1])
+        reasons: dict[str, str] = {}
+        for video_id in dict.fromkeys(video_ids):
+            found, dropped = load_features(config.data.features, [video_id])
+            if found:
+                return cls(config, None, found[video_id].features.shape[1])
+            reasons |= dropped
+        first, reason = next(iter(reasons.items()))
+        raise DataError(
+            f"{config.data.features} has features of none of the {len(reasons)} videos, such as {first}: {reason} "
+            "Run hero-train prepare first."
+        )
 
     def read(self, session: Session, clip_interval: float, wanted: Sequence[str]) -> dict[str, VideoFeatures]:
         """Features of the videos of these ids; the first process fills the cache, the others find it.
@@ -110,9 +133,10 @@ class Frames:
         assert data.videos is not None
         there = find_videos(data.videos)
         if absent := [video_id for video_id in ids if video_id not in there]:
+            named = f"{data.ids} names" if isinstance(data, PretrainingData) else "the annotations name"
             raise DataError(
-                f"{len(absent)} videos that the annotations name are not in {data.videos}, such as {', '.join(absent[:5])}. "
-                "Add the files, or take their lines out of the annotations."
+                f"{len(absent)} videos that {named} are not in {data.videos}, such as {', '.join(absent[:5])}. "
+                "Add the files, or leave these videos out."
             )
         with progress_bar(console) as progress:
             bar = progress.add_task("features", total=len(ids))
