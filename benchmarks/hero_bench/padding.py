@@ -25,8 +25,8 @@ class PaddedVideos:
     Attributes:
         token_ids: (N, T) int32, ``PAD_TOKEN`` beyond the text.
         frame_features: (N, F, feature_dim) float32, the frames of each subtitle, zero beyond.
-        gather_index: (N, S) int32, from a subtitle's F frames followed by its T tokens to its frames followed directly by its tokens;
-            whatever stands beyond them is masked.
+        gather_index: (N, S) int32, places among F frames and T tokens, one after the other: those of the subtitle's frames, then
+            those of its tokens; what follows is masked.
         mask: (N, S) bool, True where a subtitle has a frame or a token.
         video_features: (V, L, feature_dim) float32, zero beyond a video's end.
         video_mask: (V, L) bool.
