@@ -18,8 +18,12 @@ from typer.testing import CliRunner
 
 from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
-from hero_train import cli, training
+from hero_train import cli, submissions, training
+from hero_train.caption_metrics import caption_scores
+from hero_train.data.answers import read_questions, read_statements
+from hero_train.data.captions import read_captioned_moments
 from hero_train.errors import ConfigError
+from hero_train.metrics_answers import measure_questions, measure_statements
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroEncoders, HeroModel
@@ -142,6 +146,27 @@ def test_the_checkpoint_is_whole_and_only_its_own_class_loads_it(trained: Traine
 def test_the_record_of_the_run_describes_it(training_set: Path, trained: Trained) -> None:
     expected = load_run(training_set, trained.name, f"output={trained.output}", f"evaluate_every={EVERY}")
     assert load_config(trained.output / "config.yaml") == expected
+
+
+def test_what_predict_writes_measures_as_the_run_did(trained: Trained, tmp_path: Path) -> None:
+    """Read back by what reads the leaderboards' files."""
+    out = tmp_path / "predictions.json"
+    arguments = ["predict", str(trained.output / "config.yaml"), "--split", "validation", "--out", str(out)]
+    assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
+    annotations = load_config(trained.output / "config.yaml").data.validation
+    metrics = trained.results["validation"]["metrics"]
+    if trained.name == "captions":
+        moments = read_captioned_moments(annotations)
+        references = {moment.moment_id: moment.captions for moment in moments}
+        scores = caption_scores(submissions.read_captions(out, moments), references, meteor=False)
+        assert scores.metrics == pytest.approx(metrics["beam"])
+        return
+    read, measure = {
+        "questions": (read_questions, measure_questions),
+        "statements": (read_statements, measure_statements),
+    }[trained.name]
+    items = read(annotations)
+    assert measure(submissions.read_answers(out, items), items).metrics == metrics
 
 
 def test_eval_prints_and_writes_what_the_run_did(trained: Trained, tmp_path: Path) -> None:

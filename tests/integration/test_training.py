@@ -29,6 +29,7 @@ from hero_train.evaluate import evaluate_retrieval
 from hero_train.model.hero import HeroModel
 from hero_train.recipes import retrieval
 from hero_train.run_config import BaseRunConfig, load_config
+from hero_train.submissions import read_retrieval
 from hero_train.tokenizer import train_tokenizer_json
 from tests.tiny_training import (
     TINY,
@@ -385,3 +386,16 @@ def test_two_processes_train_one_model(made: Path, tmp_path: Path) -> None:
     assert [entry["step"] for entry in entries] == [20, 20]
     assert [kind for entry in entries for kind in ("loss", "validation") if kind in entry] == ["loss", "validation"]
     assert ended.stdout.count("The checkpoint is") == 1
+
+
+def test_eval_and_predict_measure_as_the_run_did(trained: tuple[Path, str], tmp_path: Path) -> None:
+    record, out, found = str(trained[0] / "config.yaml"), tmp_path / "moments.json", tmp_path / "metrics.json"
+    for arguments in (["predict", record, "--out", str(out)], ["eval", record, "--out", str(found)]):
+        ended = CliRunner().invoke(cli.app, [*arguments, "--split", "validation"], catch_exceptions=False)
+        assert ended.exit_code == 0
+    expected = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))
+    assert json.loads(found.read_text(encoding="utf-8")) == expected
+    queries = read_moment_queries(load_config(trained[0] / "config.yaml").data.validation)
+    written = read_retrieval(out, queries).metrics()["all"]
+    assert written["VCMR/R@1/IoU=0.7"] == expected["validation"]["metrics"]["all"]["VCMR/R@1/IoU=0.7"]
+    assert written["SVMR/R@10/IoU=0.5"] == expected["validation"]["metrics"]["all"]["SVMR/R@10/IoU=0.5"]

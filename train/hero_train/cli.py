@@ -15,6 +15,12 @@ from hero_train.prepare.command import prepare
 
 if TYPE_CHECKING:
     from hero_train.evaluation import Evaluation
+    from hero_train.run_config import FineTuningConfig
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")]
+RunFile = Annotated[Path, typer.Argument(help="YAML file of a run, such as the config.yaml of its output folder.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder; by default the run's own.")]
+SplitName = Annotated[str, typer.Option(help="train, validation or test.")]
 
 app = typer.Typer(help="Train a HERO and evaluate it.", no_args_is_help=True, add_completion=False)
 
@@ -32,7 +38,7 @@ def _commands() -> None:
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file of the run; train/configs has examples.")],
-    override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
+    override: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest state of the output folder.")] = False,
 ) -> None:
     """Train by a configuration file and evaluate on its splits."""
@@ -54,15 +60,36 @@ app.command()(prepare)
 
 @app.command("eval")
 def evaluate(
-    config: Annotated[Path, typer.Argument(help="YAML file of a run, such as the config.yaml of its output folder.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder to judge; by default the run's own.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    override: Annotated[list[str] | None, typer.Option("--set", help="Override an entry: section.entry=value.")] = None,
+    config: RunFile,
+    checkpoint: Checkpoint = None,
+    split: SplitName = "test",
+    override: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None,
 ) -> None:
     """Judge a checkpoint on a split of a run's data."""
+    settings = _fine_tuning(config, override, split)
+    evaluation = _recipe(settings.task).evaluate(settings, checkpoint or settings.output / "checkpoint", split)
+    show(split, evaluation)
+    if out is not None:
+        out.write_text(json.dumps({split: evaluation.as_dict()}, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def predict(
+    config: RunFile,
+    out: Annotated[Path, typer.Option(help="The file to write, in the form that TVR's and VALUE's evaluations take.")],
+    checkpoint: Checkpoint = None,
+    split: SplitName = "test",
+    override: Overrides = None,
+) -> None:
+    """Write what a checkpoint says about a split of a run's data: moments, answers, judgements or captions."""
+    settings = _fine_tuning(config, override, split)
+    _recipe(settings.task).predict(settings, checkpoint or settings.output / "checkpoint", split, out)
+    typer.echo(f"Wrote {out}.")
+
+
+def _fine_tuning(config: Path, override: list[str] | None, split: str) -> FineTuningConfig:
+    """The configuration of a run that has annotations of a split."""
     from hero_train.errors import ConfigError
     from hero_train.run_config import FineTuningConfig, load_config
 
@@ -72,10 +99,7 @@ def evaluate(
     there = settings.data.annotations()
     if split not in there:
         raise ConfigError(f"{config} has no data.{split}; there is {', '.join(there)}.")
-    evaluation = _recipe(settings.task).evaluate(settings, checkpoint or settings.output / "checkpoint", split)
-    show(split, evaluation)
-    if out is not None:
-        out.write_text(json.dumps({split: evaluation.as_dict()}, indent=2) + "\n", encoding="utf-8")
+    return settings
 
 
 def _recipe(task: str) -> Any:

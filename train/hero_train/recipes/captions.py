@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hero_sdk.tokens import TextTokenizer
+from hero_train import submissions
 from hero_train.data.captions import (
     CaptionedMoment,
     CaptionSampler,
@@ -20,7 +21,7 @@ from hero_train.data.captions import (
 )
 from hero_train.data.features import VideoFeatures
 from hero_train.decoding import BeamConfig
-from hero_train.evaluate_captions import evaluate_captions
+from hero_train.evaluate_captions import evaluate_captions, write_captions
 from hero_train.evaluation import Evaluation
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
@@ -78,12 +79,27 @@ def build(
 
 def evaluate(config: CaptionRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
+    model, tokenizer, _, captioned = _load(config, checkpoint, split)
+    training = read_captioned_moments(config.data.train)
+    texts = [caption for moment in training for caption in moment.captions]
+    return evaluate_captions(model, captioned, config.rows, tokenizer, texts, beam=BeamConfig())
+
+
+def predict(config: CaptionRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
+    """Write the captions of a split by beam search, in TVC's form (see ``hero_train.submissions``)."""
+    model, tokenizer, moments, captioned = _load(config, checkpoint, split)
+    submissions.write_captions(
+        out, write_captions(model, captioned, config.rows, tokenizer, beam=BeamConfig()), moments
+    )
+
+
+def _load(
+    config: CaptionRunConfig, checkpoint: Path, split: Split
+) -> tuple[HeroForCaptioning, TextTokenizer, list[CaptionedMoment], list[CaptionVideo]]:
     session = Session(config)
-    annotations = config.data.annotations()
-    moments = read_captioned_moments(annotations[split])
+    # A split that is to be captioned has no captions.
+    moments = read_captioned_moments(config.data.annotations()[split], captioned=False)
     model, tokenizer = load_checkpoint(HeroForCaptioning, session, checkpoint)
     ids = [moment.video_id for moment in moments]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
-    texts = [caption for moment in read_captioned_moments(annotations["train"]) for caption in moment.captions]
-    captioned = build(config, moments, features, tokenizer, model)
-    return evaluate_captions(model, captioned, config.rows, tokenizer, texts, beam=BeamConfig())
+    return model, tokenizer, moments, build(config, moments, features, tokenizer, model)

@@ -14,11 +14,12 @@ from hero_sdk.tokens import TextTokenizer
 from hero_train.data.answer_sampling import AnswerSampler
 from hero_train.data.answers import EncodedQuestion, Question, collate_questions, encode_questions, read_questions
 from hero_train.data.features import VideoFeatures
-from hero_train.evaluate_answers import evaluate_questions
+from hero_train.evaluate_answers import answer_questions, evaluate_questions
 from hero_train.evaluation import Evaluation
 from hero_train.model.answers import HeroForQuestionAnswering
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
 from hero_train.run_config import QuestionRunConfig, Split
+from hero_train.submissions import write_answers
 from hero_train.tasks.answers import QuestionTask
 from hero_train.training import RunResult, Session
 
@@ -70,9 +71,23 @@ def build(
 
 def evaluate(config: QuestionRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
+    model, _, encoded = _load(config, checkpoint, split)
+    return evaluate_questions(model, encoded, config.rows)
+
+
+def predict(config: QuestionRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
+    """Write what a checkpoint says about a split, in VALUE's form (see ``hero_train.submissions``)."""
+    model, questions, encoded = _load(config, checkpoint, split)
+    said = answer_questions(model, encoded, config.rows).tolist()
+    write_answers(out, dict(zip([one.question_id for one in encoded], said, strict=True)), questions)
+
+
+def _load(
+    config: QuestionRunConfig, checkpoint: Path, split: Split
+) -> tuple[HeroForQuestionAnswering, list[Question], list[EncodedQuestion]]:
     session = Session(config)
     questions = read_questions(config.data.annotations()[split])
     model, tokenizer = load_checkpoint(HeroForQuestionAnswering, session, checkpoint)
     ids = [question.video_id for question in questions]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
-    return evaluate_questions(model, build(config, questions, features, tokenizer, model), config.rows)
+    return model, questions, build(config, questions, features, tokenizer, model)

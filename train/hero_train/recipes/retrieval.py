@@ -22,11 +22,12 @@ from hero_train.data.annotations import MomentQuery, read_moment_queries
 from hero_train.data.corpus import CorpusVideo, build_corpus
 from hero_train.data.features import VideoFeatures
 from hero_train.data.sampling import RetrievalSampler
-from hero_train.evaluate import evaluate_retrieval
+from hero_train.evaluate import evaluate_retrieval, search_corpus
 from hero_train.evaluation import Evaluation
 from hero_train.model.hero import HeroModel
 from hero_train.recipes.setup import Frames, load_checkpoint, loss_of_step, make_model, make_tokenizer, start_from
 from hero_train.run_config import RetrievalRunConfig, Split
+from hero_train.submissions import write_retrieval
 from hero_train.tasks.retrieval import RetrievalTask
 from hero_train.training import RunResult, Session
 
@@ -89,9 +90,23 @@ def build(
 
 def evaluate(config: RetrievalRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
+    model, _, corpus = _load(config, checkpoint, split)
+    return evaluate_retrieval(model, corpus, config.rows)
+
+
+def predict(config: RetrievalRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
+    """Write what a checkpoint says about a split, in the form of TVR's starter kit (see ``hero_train.submissions``)."""
+    model, queries, corpus = _load(config, checkpoint, split)
+    found = search_corpus(model, corpus, config.rows)
+    write_retrieval(out, found.results, queries, found.video_ids)
+
+
+def _load(
+    config: RetrievalRunConfig, checkpoint: Path, split: Split
+) -> tuple[HeroModel, list[MomentQuery], list[CorpusVideo]]:
     session = Session(config)
     queries = read_moment_queries(config.data.annotations()[split])
     model, tokenizer = load_checkpoint(HeroModel, session, checkpoint)
     ids = [query.video_id for query in queries]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
-    return evaluate_retrieval(model, build(config, queries, features, tokenizer, model), config.rows)
+    return model, queries, build(config, queries, features, tokenizer, model)

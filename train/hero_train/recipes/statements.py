@@ -14,11 +14,12 @@ from hero_sdk.tokens import TextTokenizer
 from hero_train.data.answer_sampling import AnswerSampler
 from hero_train.data.answers import EncodedStatement, Statement, collate_statements, encode_statements, read_statements
 from hero_train.data.features import VideoFeatures
-from hero_train.evaluate_answers import evaluate_statements
+from hero_train.evaluate_answers import evaluate_statements, judge_statements
 from hero_train.evaluation import Evaluation
 from hero_train.model.answers import HeroForStatements
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
 from hero_train.run_config import Split, StatementRunConfig
+from hero_train.submissions import write_answers
 from hero_train.tasks.answers import StatementTask
 from hero_train.training import RunResult, Session
 
@@ -68,9 +69,23 @@ def build(
 
 def evaluate(config: StatementRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
+    model, _, encoded = _load(config, checkpoint, split)
+    return evaluate_statements(model, encoded, config.rows)
+
+
+def predict(config: StatementRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
+    """Write what a checkpoint says about a split, in VALUE's form (see ``hero_train.submissions``)."""
+    model, statements, encoded = _load(config, checkpoint, split)
+    said = judge_statements(model, encoded, config.rows).tolist()
+    write_answers(out, dict(zip([one.statement_id for one in encoded], said, strict=True)), statements)
+
+
+def _load(
+    config: StatementRunConfig, checkpoint: Path, split: Split
+) -> tuple[HeroForStatements, list[Statement], list[EncodedStatement]]:
     session = Session(config)
     statements = read_statements(config.data.annotations()[split])
     model, tokenizer = load_checkpoint(HeroForStatements, session, checkpoint)
     ids = [statement.video_id for statement in statements]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
-    return evaluate_statements(model, build(config, statements, features, tokenizer, model), config.rows)
+    return model, statements, build(config, statements, features, tokenizer, model)
