@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,14 @@ def test_the_moments_of_sharded_weights_are_kept_whole(runs: Path) -> None:
     sharded, whole = weights(runs / "fsdp", file), weights(runs / "ddp", file)
     assert {name: tensor.shape for name, tensor in sharded.items()} == {n: t.shape for n, t in whole.items()}
     assert furthest(sharded, whole) < ROUNDING
+
+
+def test_one_process_goes_on_with_the_state_that_two_with_sharded_weights_left(folder: Path, runs: Path) -> None:
+    shutil.copytree(runs / "fsdp" / "steps" / "step-000004", runs / "onward" / "steps" / "step-000004")
+    content = yaml.safe_load((folder / "alone.yaml").read_text(encoding="utf-8")) | {"output": "runs/onward"}
+    (folder / "onward.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    run_all(folder, ["onward"], True, 0, 1)
+    assert furthest(weights(runs / "onward"), weights(runs / "alone")) < ROUNDING
 
 
 def test_sharded_weights_and_activation_checkpointing_go_together(runs: Path) -> None:
