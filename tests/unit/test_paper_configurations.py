@@ -36,8 +36,8 @@ SCHEDULES: dict[str, tuple[int, int, int, int, int, float, float, float, int]] =
     "tvc": (8, 4, 1, 7000, 700, 1e-4, 10, 1.5, 1),
 }
 
-# Weights of a query against videos, of a video against queries, of start and end; negatives that count more, how much more, and from
-# which step on (None: not published); share of batches without the span loss.
+# Weights of a query against videos, of a video against queries, of start and end; negatives that count more, how much more, and
+# from which step on (None: not published); share of batches without the span loss.
 RETRIEVAL: dict[str, tuple[float, float, float, int, float, int | None, float]] = {
     "tv-pretraining": (8, 8, 0.01, 20, 10, 20_000, 0.8),
     "tvr": (8, 8, 0.01, 20, 10, 2000, 0.0),
@@ -61,7 +61,9 @@ def model(config: BaseRunConfig) -> HeroConfig:
 
 def test_every_configuration_is_held_to_the_paper() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(SCHEDULES)
-    assert {name for name in SCHEDULES if isinstance(load(name), RetrievalRunConfig | PretrainingRunConfig)} == set(RETRIEVAL)
+    assert {name for name in SCHEDULES if isinstance(load(name), RetrievalRunConfig | PretrainingRunConfig)} == set(
+        RETRIEVAL
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
