@@ -157,11 +157,41 @@ def test_an_entry_that_does_not_fit_is_named(tmp_path: Path, text: str, message:
         "sampling: {both: -1, picture: 2}",
         "sampling: {both: 0}",
         "sampling: {spoken_per_video: -1}",
+        "sampling: {span_dropout: 1.5}",
     ],
 )
 def test_a_sampling_that_can_draw_no_batch_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="sampling"):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("task", "entry", "message"),
+    [
+        ("retrieval", "span_weight=0.4", "span_weight: Extra inputs"),
+        ("retrieval", "smoothing=0.1", "smoothing: Extra inputs"),
+        ("retrieval", "sampling.items=4", r"sampling\.items: Unexpected keyword"),
+        ("retrieval", "data.ids=ids.json", r"data\.ids: Extra inputs"),
+        ("retrieval", "best_metric=accuracy", "best_metric is 'accuracy'.*expected one of SVMR/AveR"),
+        ("questions", "loss.margin=0.1", "loss: Extra inputs"),
+        ("questions", "sampling.videos=4", r"sampling\.videos: Unexpected keyword"),
+        ("questions", "best_metric=CIDEr", "best_metric is 'CIDEr'.*expected one of accuracy"),
+        ("statements", "span_weight=0.4", "span_weight: Extra inputs"),
+        ("statements", "sampling.answers=3", r"sampling\.answers: Unexpected keyword"),
+        ("captions", "sampling.augmentation.feature_noise=0.1", r"sampling\.augmentation: Unexpected keyword"),
+        # It is measured at the end only.
+        ("captions", "best_metric=METEOR", "best_metric is 'METEOR'.*expected one of BLEU-1"),
+        ("pretraining", "data.validation=val.jsonl", r"data\.validation: Extra inputs"),
+        ("pretraining", "patience=3", "patience: Extra inputs"),
+    ],
+)
+def test_an_entry_of_another_task_is_named(tmp_path: Path, task: str, entry: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    text = LEAST.replace("task: retrieval", f"task: {task}")
+    path.write_text(text.replace("train: train.jsonl, ", "") if task == "pretraining" else text, encoding="utf-8")
+    assert load_config(path).task == task
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [entry])
 
 
 def test_a_metric_that_no_evaluation_has_is_refused_before_training(tmp_path: Path) -> None:

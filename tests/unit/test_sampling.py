@@ -279,3 +279,24 @@ def test_a_query_about_the_whole_video_marks_no_moment() -> None:
     batch = sampler(videos).batch(0)
     assert batch.targets.tolist() == [[0, CLIPS - 1]] * 3
     assert not batch.marked.any()
+
+
+def test_the_span_loss_is_left_out_of_a_share_of_the_batches() -> None:
+    """All else of these batches is as it was."""
+    whole, some = sampler(), sampler(span_dropout=0.7)
+    left_out = 0
+    for step in range(100):
+        one, other = whole.batch(step), some.batch(step)
+        assert_same(one, other)
+        assert one.marked.all()
+        assert other.marked.all() or not other.marked.any()
+        left_out += not other.marked.any()
+    assert 55 < left_out < 85
+    assert not any(sampler(span_dropout=1.0).batch(step).marked.any() for step in range(10))
+
+
+def test_processes_leave_the_span_loss_out_of_the_same_batches() -> None:
+    parts = [sampler(span_dropout=0.5, videos=3, rank=rank, world=2) for rank in range(2)]
+    marks = [[part.batch(step).marked.any() for step in range(20)] for part in parts]
+    assert marks[0] == marks[1]
+    assert len(set(marks[0])) == 2

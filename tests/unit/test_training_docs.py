@@ -54,16 +54,6 @@ def test_a_configuration_that_ships_describes_a_run(path: Path) -> None:
     assert kind(**config.model)
 
 
-def test_the_papers_configuration_has_the_papers_numbers() -> None:
-    config = load_config(ROOT / "train" / "configs" / "tvr.yaml")
-    defaults = OptimisationSection()
-    assert HeroConfig.from_dict(config.model) == HeroConfig()
-    assert config.loss == RetrievalLossConfig()
-    assert dataclasses.replace(config.sampling, queries_per_video=4) == SamplingConfig()
-    assert config.optimisation == defaults.model_copy(update={"accumulation": 2, "hard_negatives_after": 2000})
-    assert config.data.rounding == "outward"
-
-
 def test_the_annotation_can_be_read(tmp_path: Path) -> None:
     (block,) = blocks("json")
     (tmp_path / "train.jsonl").write_text(block, encoding="utf-8")
