@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hero_export.errors import ExportError
 from hero_sdk.manifest import MANIFEST_FILE
+from hero_train import staging
 
 
 def check_destination(out: Path, *, force: bool) -> None:
@@ -47,36 +46,16 @@ def _is_bundle(folder: Path) -> bool:
     return isinstance(content, dict) and {"format_version", "graphs", "fingerprint"} <= content.keys()
 
 
-@contextmanager
-def staged(out: Path, *, force: bool) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its place when the block ends without an error, and vanishes otherwise.
-
-    A reader of ``out`` sees the old bundle, the new one or, for the moment between two renamings, none; never half of one.
+def staged(out: Path, *, force: bool) -> AbstractContextManager[Path]:
+    """``hero_train.staging.staged`` of a bundle, which several exports may be writing at the same time.
 
     Raises:
         ExportError: ``out`` may not be replaced, see ``check_destination``, or cannot be written.
     """
-    out = out.absolute()  # "." has neither a name nor a folder around it
-    check_destination(out, force=force)
-    mark = uuid.uuid4().hex[:8]
-    # Not tempfile.mkdtemp: its folders are closed to everyone but their owner, and would stay so in their final place.
-    partial = out.parent / f".{out.name}.{mark}.partial"
-    replaced = out.parent / f".{out.name}.{mark}.replaced"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        # Once more: an export takes minutes, and the place may have been taken meanwhile.
-        check_destination(out, force=force)
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-    except BaseException as error:
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ExportError(
-                f"{out} cannot be written ({error}). See that there is room on the disk and that the folder may be written to."
-            ) from error
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    # Checked again at the end: an export takes minutes, and the place may have been taken meanwhile.
+    return staging.staged(
+        out,
+        mark=f".{uuid.uuid4().hex[:8]}",
+        check=lambda: check_destination(out.absolute(), force=force),
+        error=ExportError,
+    )
