@@ -83,3 +83,15 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
 @pytest.mark.parametrize("package", ["hero_sdk.corpus", "hero_sdk.hero", "hero_sdk.cli"])
 def test_modules_of_this_part_are_covered(package: str) -> None:
     assert package in MODULES
+
+
+@pytest.mark.parametrize("package", ["hero_train", "hero_export"])
+def test_the_help_of_a_command_waits_for_no_engine(package: str) -> None:
+    code = f"import sys, {package}.cli; print(*sys.modules)"
+    assert not {name.split(".")[0] for name in run(code).split()} & {*HEAVY, "accelerate", "numpy"}
+
+
+@pytest.mark.parametrize("package", ["hero_train", "hero_export"])
+def test_every_public_name_is_there(package: str) -> None:
+    code = f"import {package}; print(*(name for name in {package}.__all__ if getattr({package}, name) is None))"
+    assert run(code).split() == []
