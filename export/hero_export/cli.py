@@ -7,12 +7,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hero_export.geometry import DEFAULT_MAX_BATCH
+from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS, DEFAULT_MAX_BATCH, row_geometry
 from hero_sdk.command import run_app
 from hero_sdk.rows import RowGeometry
 
@@ -45,14 +46,28 @@ def onnx(
     slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.")] = RowGeometry.slots,
     frames: Annotated[int, typer.Option(help="Frames of a cross-modal row.")] = RowGeometry.frames,
     temporal_slots: Annotated[
-        int, typer.Option(help="Slots of a temporal row; at least the model's clip limit.")
-    ] = RowGeometry.temporal_slots,
+        int | None,
+        typer.Option(
+            help="Slots of a temporal row; at least the model's clip limit, and room for a text where it reads one.",
+            show_default=f"{RowGeometry.temporal_slots}, or what a video and a text take",
+        ),
+    ] = None,
     query_tokens: Annotated[
-        int, typer.Option(help="Tokens of a query; longer ones are cut.")
+        int, typer.Option(help="Tokens of a query, or of a text about a video; longer ones are cut.")
     ] = RowGeometry.query_tokens,
     max_batch: Annotated[
         int, typer.Option(help="Largest batch that is verified; callers cut larger ones.")
     ] = DEFAULT_MAX_BATCH,
+    answers: Annotated[int, typer.Option(help="Most answers of a question (question answering).")] = DEFAULT_ANSWERS,
+    caption_tokens: Annotated[
+        int, typer.Option(help="Most tokens of a caption, its end included (captioning).")
+    ] = DEFAULT_CAPTION_TOKENS,
+    operators: Annotated[
+        Literal["standard", "onnxruntime", "auto"],
+        typer.Option(
+            help="Fused operators: the ONNX standard's, which every engine runs, onnxruntime's own, or what is faster here."
+        ),
+    ] = "standard",
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.")] = None,
     frame_encoder: Annotated[
         Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.")
@@ -60,7 +75,7 @@ def onnx(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a checkpoint to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
+    """Export a checkpoint of any task to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
     with _stages() as stage:
         stage("Loading torch")
         from hero_export.bundle import export_bundle
@@ -68,8 +83,13 @@ def onnx(
         report = export_bundle(
             checkpoint,
             out,
-            geometry=RowGeometry(slots, frames, temporal_slots, query_tokens),
+            geometry=partial(
+                row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
+            ),
             max_batch=max_batch,
+            answers=answers,
+            caption_tokens=caption_tokens,
+            operators=operators,
             tokenizer=tokenizer,
             frame_encoder=frame_encoder,
             force=force,

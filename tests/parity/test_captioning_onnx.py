@@ -14,7 +14,7 @@ from hero_export.graphs import BATCH, Graph
 from hero_export.onnx_export import export_graph
 from hero_sdk.engines.session import open_session
 from hero_sdk.manifest import TensorSpec
-from hero_train.decoding import BeamConfig, beam_search, greedy_search
+from hero_sdk.sentence_search import BeamConfig, beam_search, greedy_search
 from hero_train.model.captioning import CachedStep, HeroForCaptioning
 from tests.parity.oracle import OracleBatch, read_dump
 from tests.parity.test_captioning import PACKED, moments_of, read_captioner

@@ -10,7 +10,7 @@ import torch
 
 from hero_export.cases import Case, CaseMaker
 from hero_export.geometry import check_geometry
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_sdk.rows import RowGeometry, VideoInput, pack_queries, pack_videos
 from hero_train.config import HeroConfig
 from tests.tiny_checkpoint import CONFIG, GEOMETRY, MAX_BATCH, make_model
@@ -36,7 +36,7 @@ def setting(request: pytest.FixtureRequest) -> tuple[HeroConfig, RowGeometry, in
 def test_cases_are_inputs_that_the_graphs_take(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     config, geometry, max_batch = setting
     check_geometry(geometry, config, max_batch)
-    graphs = {graph.name: graph for graph in model_graphs(make_model(config), geometry)}
+    graphs = graphs_of(make_model(config), geometry)
     for case in CaseMaker(config, geometry, max_batch).graph_cases():
         graph = graphs[case.graph]
         assert set(case.inputs) == {tensor.name for tensor in graph.inputs}

@@ -88,7 +88,7 @@ def test_inspect_as_json(bundle: Path) -> None:
 def test_inspect_as_a_table(bundle: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(bundle)])
     assert result.exit_code == 0
-    for text in ("graphs/temporal.onnx", "Task vcmr, fingerprint tiny-0.", "slots 16", "All 5 files"):
+    for text in ("graphs/temporal.onnx", "Task retrieval, fingerprint tiny-0.", "slots 16", "All 6 files"):
         assert text in result.stdout
 
 

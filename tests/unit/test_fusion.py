@@ -24,7 +24,7 @@ from hero_export.fusion import (
     read_model,
     unfused_counts,
 )
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_export.onnx_export import MODULE_PATH, export_graph
 from hero_sdk.errors import BundleError
 from hero_train.config import HeroConfig
@@ -64,7 +64,7 @@ def test_the_expected_counts_are_what_the_modules_call(
         return gelu(hidden)
 
     monkeypatch.setattr(F, "gelu", counted)
-    for graph in model_graphs(model, GEOMETRY):
+    for graph in graphs_of(model, GEOMETRY).values():
         calls.clear()
         with torch.no_grad():
             graph.module(*graph.example(batch=2))
@@ -188,7 +188,7 @@ def gelu(hidden: Tensor) -> Tensor:
 def test_a_model_with_an_operator_written_out_by_hand_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, by_hand: object, message: str
 ) -> None:
-    graph = next(graph for graph in model_graphs(make_model(), GEOMETRY) if graph.name == "temporal")
+    graph = graphs_of(make_model(), GEOMETRY)["temporal"]
     monkeypatch.setattr(owner, name, by_hand)
     export_graph(graph, tmp_path / "temporal.onnx")
     nodes = model_nodes(read_model(tmp_path / "temporal.onnx"))

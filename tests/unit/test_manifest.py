@@ -17,6 +17,8 @@ from hero_sdk.errors import BundleError
 from hero_sdk.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    RETRIEVAL,
+    TASK_GRAPHS,
     FileSpec,
     FrameEncoderSpec,
     GraphSpec,
@@ -33,23 +35,24 @@ from hero_sdk.rows import RowGeometry
 def manifest(**changes: Any) -> Manifest:
     """Every entry has a value of its own, and none is its default."""
     made = Manifest(
-        task="vcmr",
+        task="retrieval",
         fingerprint="f" * 64,
         model=ModelSpec(feature_dim=7, hidden_size=11, clip_interval=1.25, clip_limit=60, subtitle_context=2),
         geometry=RowGeometry(slots=96, frames=48, temporal_slots=72, query_tokens=40),
         moment=MomentSpec((0.5, -1.5), (2.5, 1e-7), min_clips=2, max_clips=9, similarity_scale=15.0, nms_iou=0.75),
         tokenizer="tokenizer.json",
         frame_encoder=FrameEncoderSpec("a network", 224, 7, "e" * 64),
-        graphs={
-            "query": GraphSpec(
+        graphs=dict.fromkeys(
+            TASK_GRAPHS[RETRIEVAL],
+            GraphSpec(
                 file="graphs/query.onnx",
                 precision="int8",
                 max_batch=5,
                 inputs=(TensorSpec("token_ids", "int32", (-1, 40)), TensorSpec("segment_ids", "int32", (-1, 40))),
                 outputs=(TensorSpec("query_vector", "float32", (-1, 11)),),
                 fused={"Attention": 3, "Gelu": 2},
-            )
-        },
+            ),
+        ),
         files={"tokenizer.json": FileSpec("a" * 64, 12), "graphs/query.onnx": FileSpec("b" * 64, 34)},
         tools={"torch": "2.9"},
     )

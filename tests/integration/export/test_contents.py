@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_export.onnx_export import export_graph
 from hero_train.model.hero import HeroModel
 from tests.integration.export.exported import GRAPHS, Exported, content
@@ -104,6 +104,6 @@ def test_the_stages_are_told_on_standard_error(exported: Exported) -> None:
 
 
 def test_a_second_export_gives_the_same_bytes(exported: Exported, model: HeroModel, tmp_path: Path) -> None:
-    graph = next(graph for graph in model_graphs(model, GEOMETRY) if graph.name == "temporal")
+    graph = graphs_of(model, GEOMETRY)["temporal"]
     export_graph(graph, tmp_path / "temporal.onnx")
     assert (tmp_path / "temporal.onnx").read_bytes() == (exported.bundle / graph.file).read_bytes()

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch.nn import functional as F
 
 import hero_sdk
-from hero_export import ExportError, FusionError, VerificationError, bundle, export_bundle, inspect_bundle
+from hero_export import ExportError, FusionError, VerificationError, export_bundle, forms, inspect_bundle
 from hero_export.cli import main
 from hero_export.graphs import Graph
 from hero_sdk import BundleError
@@ -60,14 +60,14 @@ def alter_weight(path: Path) -> None:
 def test_weights_altered_after_the_export_fail_verification(
     copied: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    real = bundle.export_graph
+    real = forms.export_graph
 
     def sabotaged(graph: Graph, path: Path) -> None:
         real(graph, path)
         if graph.name == name:
             alter_weight(path)
 
-    monkeypatch.setattr(bundle, "export_graph", sabotaged)
+    monkeypatch.setattr(forms, "export_graph", sabotaged)
     with pytest.raises(VerificationError, match=rf"comparisons with the model failed(.|\n)* {name} -> "):
         copied(tmp_path / "bundle")
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import torch
 
 import hero_sdk
 from hero_export.cases import CaseMaker
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_export.report import CaseResult
 from hero_export.verify import MAX_RELATIVE_ERROR, MIN_COSINE, GraphRunner, verify_graph
 from hero_sdk import Subtitle
@@ -140,7 +140,7 @@ def compared(exported: Exported, model: HeroModel) -> dict[str, list[CaseResult]
             graph.module,
             [case for case in cases if case.graph == graph.name],
         )
-        for graph in model_graphs(model, GEOMETRY)
+        for graph in graphs_of(model, GEOMETRY).values()
     }
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hero_sdk.answering import question_text
 from hero_sdk.rows import PackedVideos, RowGeometry, VideoInput, pack_videos
-from hero_sdk.tokens import SEPARATOR_ID, TextTokenizer
+from hero_sdk.tokens import TextTokenizer, separated
 from hero_sdk.types import IntArray
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import Rounding, moment_clips, read_json_lines
@@ -255,10 +256,10 @@ def encode_questions(
         moment = (IGNORED_TARGET, IGNORED_TARGET)
         if question.moment is not None and question.moment[0] < clips * config.clip_interval:
             moment = moment_clips(*question.moment, config.clip_interval, clips, rounding)
-        answers = tuple(_separated(tokenizer, answer) for answer in question.answers)
+        answers = tuple(separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
-            EncodedQuestion(question.question_id, video, _separated(tokenizer, question.text), answers, correct, moment)
+            EncodedQuestion(question.question_id, video, separated(tokenizer, question.text), answers, correct, moment)
         )
     return encoded
 
@@ -275,7 +276,7 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label)
+        EncodedStatement(one.statement_id, videos[one.video_id], separated(tokenizer, one.text), one.label)
         for one in statements
     ]
 
@@ -293,11 +294,6 @@ def _read_videos(
             raise DataError(f"Annotation {annotation} is about the video {video_id}, which has no features.")
     spoken = read_all_subtitles(subtitles, (video_id for _, video_id in wanted))
     return {video_id: build_input(features[video_id], said, tokenizer, config) for video_id, said in spoken.items()}
-
-
-def _separated(tokenizer: TextTokenizer, text: str) -> IntArray:
-    """``</s>`` and the tokens of a text."""
-    return np.concatenate([np.array([SEPARATOR_ID], dtype=np.int32), tokenizer.encode(text)])
 
 
 def draw(items: Sequence[Item], count: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Item]:
@@ -338,7 +334,7 @@ def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometr
             f"A batch has questions of {sorted(counts)} answers; expected questions of one number of answers."
         )
     pairs = [(question, answer) for question in questions for answer in question.answers]
-    texts = [_joined(question.tokens, answer, geometry.query_tokens) for question, answer in pairs]
+    texts = [question_text(question.tokens, answer, geometry.query_tokens) for question, answer in pairs]
     return QuestionBatch(
         packed=pack_videos([question.video for question, _ in pairs], geometry, texts=texts),
         answers=counts.pop(),
@@ -349,11 +345,6 @@ def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometr
             for (question, answer), text in zip(pairs, texts, strict=True)
         ),
     )
-
-
-def _joined(question: IntArray, answer: IntArray, limit: int) -> IntArray:
-    answer = answer[:limit]
-    return np.concatenate([question[: limit - len(answer)], answer])
 
 
 def collate_statements(statements: Sequence[EncodedStatement], geometry: RowGeometry) -> StatementBatch:

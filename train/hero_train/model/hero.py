@@ -56,8 +56,11 @@ class HeroEncoders(nn.Module):
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
-        hidden = self.cross_modal(**self.tensors(packed.cross_modal.arrays()))
-        return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.regroup(packed, hidden))
+        return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.matched(packed))
+
+    def matched(self, packed: PackedVideos) -> Tensor:
+        """Stage 1, and its output brought to the slots of stage 2: (R, S, hidden)."""
+        return self.regroup(packed, self.cross_modal(**self.tensors(packed.cross_modal.arrays())))
 
     def regroup(self, packed: PackedVideos, hidden: Tensor) -> Tensor:
         """``hero_sdk.rows.Regrouping.apply`` with gradients: (R1, S1, hidden) -> (R2, S2, hidden)."""
