@@ -214,13 +214,7 @@ class Hero:
         """
         check_top_k(top_k)
         encoded = self.as_query(query)
-        clips = video.clip_embeddings
-        width = self.manifest.model.hidden_size
-        if np.ndim(clips) != 2 or np.shape(clips)[1] != width:
-            raise InputError(
-                f"The video has clip embeddings of shape {np.shape(clips)}; the bundle's have (clips, {width}). "
-                "Encode the video with this bundle."
-            )
+        clips = self._clips(video)
         spans = search_spans(
             encoded.vector, encoded.span_vector, clips, [len(clips)], self.manifest.require_moment(), top_k
         )
@@ -317,6 +311,7 @@ class Hero:
         if not spans:
             return []
         encoded = video if isinstance(video, EncodedVideo) else self.encode_many([self._features(video)])[0]
+        self._clips(encoded)
         return caption_moments(self._engine, self._tokenizer, encoded, spans, beam)
 
     def corpus(self, path: str | os.PathLike[str], create: bool = True) -> Corpus:
@@ -341,6 +336,16 @@ class Hero:
             check_features(video, 0, self.manifest.model.feature_dim)
             return video
         return self.read_video(video)
+
+    def _clips(self, video: EncodedVideo) -> FloatArray:
+        """The clip embeddings of a video; those of another width than the model's are refused."""
+        clips, width = video.clip_embeddings, self.manifest.model.hidden_size
+        if np.ndim(clips) != 2 or np.shape(clips)[1] != width:
+            raise InputError(
+                f"The video has clip embeddings of shape {np.shape(clips)}; the bundle's have (clips, {width}). "
+                "Encode the video with this bundle."
+            )
+        return clips
 
     def _require(self, call: str, *tasks: str) -> None:
         """Refuse a call that needs a bundle of one of these tasks."""

@@ -142,12 +142,13 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="What `hero-export onnx` wrote.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle's files and show its graphs: operators, fused or not, sizes, precision."""
+    """Check a bundle's files and show its graphs: operators, beside those that the architecture implies, sizes, precision."""
     from hero_export.inspection import inspect_bundle
 
     inspection = inspect_bundle(bundle)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(inspection), indent=2))
+        inspection.require_fused()
         return
     _console().print(inspection.to_rich())
     manifest = inspection.manifest
@@ -155,6 +156,7 @@ def inspect(
     typer.echo(f"Task {manifest.task}, fingerprint {manifest.fingerprint}.")
     typer.echo(f"Rows: {geometry}. Frame encoder: {manifest.frame_encoder.name}.")
     typer.echo(f"All {len(manifest.files)} files are the ones that were exported.")
+    inspection.require_fused()
 
 
 def _console() -> Console:

@@ -21,7 +21,7 @@ import numpy as np
 
 from hero_sdk.engines.triton import BUNDLE_MODEL, FINGERPRINT_PARAMETER, GRAPH_FILE, SHA256_PARAMETER, model_name
 from hero_sdk.errors import BundleError, InputError, require
-from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec, read_bundle
+from hero_sdk.manifest import MANIFEST_FILE, RETRIEVAL, TASK_GRAPHS, GraphSpec, Manifest, TensorSpec, read_bundle
 from hero_sdk.triton_process import REPOSITORY_FILE
 
 __all__ = ["REPOSITORY_FILE", "Backend", "Device", "write_repository"]
@@ -58,7 +58,8 @@ def write_repository(
         ``out`` as a path.
 
     Raises:
-        BundleError: the bundle is incomplete, altered, or has a graph that Triton cannot describe.
+        BundleError: the bundle is incomplete, altered, of a task that is not served yet, or has a graph that Triton cannot
+            describe.
         InputError: ``out`` holds something else, or an argument has no meaning.
     """
     bundle, out = Path(bundle), Path(out)
@@ -72,6 +73,7 @@ def write_repository(
         )
     _refuse_foreign_folder(out)
     manifest = read_bundle(bundle)
+    _check_task(bundle, manifest)
     _check_names(manifest)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -101,6 +103,16 @@ def _refuse_foreign_folder(out: Path) -> None:
         raise InputError(
             f"{out} exists and is not a model repository of hero-export (it has no {REPOSITORY_FILE}); "
             "nothing was written. Choose another folder, or remove this one."
+        )
+
+
+def _check_task(bundle: Path, manifest: Manifest) -> None:
+    """Say what cannot be served yet: the SDK's client has the way through a server's graphs for retrieval alone."""
+    if manifest.task != RETRIEVAL:
+        own = [graph for graph in manifest.graphs if graph not in TASK_GRAPHS[RETRIEVAL]]
+        raise BundleError(
+            f"{bundle} is for {manifest.task}; expected a bundle for {RETRIEVAL}, since nothing serves the graphs {own} to clients "
+            "yet. Run the bundle in the process of its users: hero_sdk.load."
         )
 
 

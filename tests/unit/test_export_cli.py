@@ -14,6 +14,7 @@ from hero_export.cli import app, main
 from hero_sdk.rows import RowGeometry
 from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_checkpoint import write_checkpoint
+from tests.unit.test_export_inspection import add_nodes
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_inspect_as_json(bundle: Path) -> None:
     assert result.exit_code == 0
     content = json.loads(result.stdout)
     assert content["manifest"] == json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    assert [graph["name"] for graph in content["graphs"]] == ["frames", "cross_modal", "temporal", "query"]
+    assert [graph["name"] for graph in content["graphs"]] == ["frames", "cross_modal", "temporal", "query", "moment"]
 
 
 def test_inspect_as_a_table(bundle: Path) -> None:
@@ -103,8 +104,21 @@ def test_inspect_refuses_a_damaged_bundle(
 def test_help_shows_the_defaults_of_the_geometry() -> None:
     result = CliRunner().invoke(app, ["onnx", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     lines = {line.split()[1]: line for line in result.stdout.splitlines() if "--" in line and len(line.split()) > 1}
-    for name in ("slots", "frames", "temporal_slots", "query_tokens"):
+    for name in ("slots", "frames", "query_tokens"):
         assert f"[default: {getattr(RowGeometry(), name)}]" in lines[f"--{name.replace('_', '-')}"]
+
+
+def test_inspect_fails_where_a_graph_was_rewritten(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_nodes(bundle, "query", "Gelu")
+    monkeypatch.setattr(sys, "argv", ["hero-export", "inspect", str(bundle)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert "graphs/query.onnx" in output.out
+    assert "FusionError: Graphs have other fused operators" in " ".join(output.err.split())
 
 
 def test_help_and_import_take_no_torch() -> None:

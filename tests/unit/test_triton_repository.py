@@ -15,7 +15,15 @@ from tritonclient.utils import np_to_triton_dtype
 import hero_export.triton
 from hero_export.triton import REPOSITORY_FILE, write_repository
 from hero_sdk.errors import BundleError, HeroError, InputError
-from hero_sdk.manifest import Manifest, read_bundle, sha256_of
+from hero_sdk.manifest import (
+    CAPTIONING,
+    QUESTION_ANSWERING,
+    STATEMENTS,
+    TASK_GRAPHS,
+    Manifest,
+    read_bundle,
+    sha256_of,
+)
 from tests.tiny_bundle import seal, write_tiny_bundle
 
 
@@ -65,12 +73,27 @@ def test_the_repository_has_these_files(bundle: Path, tmp_path: Path) -> None:
     repository = write_repository(bundle, tmp_path / "repository")
     per_graph = ("config.pbtxt", "1/model.onnx", "1/model.py")
     expected = {
-        f"hero_{graph}/{file}" for graph in ("frames", "cross_modal", "temporal", "query") for file in per_graph
+        f"hero_{graph}/{file}"
+        for graph in ("frames", "cross_modal", "temporal", "query", "moment")
+        for file in per_graph
     }
     expected |= {
         f"hero_bundle/{file}" for file in ("config.pbtxt", "1/model.py", "1/manifest.json", "1/tokenizer.json")
     }
     assert files_of(repository) == expected | {"hero_query/1/query.weights", REPOSITORY_FILE}
+
+
+@pytest.mark.parametrize("task", [QUESTION_ANSWERING, STATEMENTS, CAPTIONING])
+def test_a_task_that_nothing_serves_yet_is_refused_with_what_is_missing(
+    bundle: Path, tmp_path: Path, task: str
+) -> None:
+    manifest = read_bundle(bundle)
+    graphs = dict.fromkeys(TASK_GRAPHS[task], manifest.graphs["query"])
+    seal(bundle, dataclasses.replace(manifest, task=task, moment=None, graphs=graphs))
+    own = TASK_GRAPHS[task][3]
+    with pytest.raises(BundleError, match=rf"is for {task}; expected a bundle for retrieval.*'{own}'.*hero_sdk\.load"):
+        write_repository(bundle, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_every_graph_file_is_checked_against_the_manifest_by_the_server(bundle: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> 
         ("cross_modal", {"Attention": 2, "LayerNormalization": 7, "Gelu": 2}),
         ("temporal", {"Attention": 1, "LayerNormalization": 4, "Gelu": 1}),
         ("query", {"Attention": 3, "LayerNormalization": 8, "Gelu": 2}),
+        ("moment", {}),
     ],
 )
 def test_graphs_are_valid_onnx_of_the_standard_alone_with_fused_operators(

@@ -49,7 +49,8 @@ def test_attention_written_out_by_hand_is_refused(
 def alter_weight(path: Path) -> None:
     """Change the largest matrix of a graph a little, as a bad cast or a bad optimisation pass would."""
     graph = onnx.load(str(path))
-    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    weight = max(weights, key=lambda tensor: len(tensor.raw_data))
     values = numpy_helper.to_array(weight).copy()
     values *= 1.01
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
