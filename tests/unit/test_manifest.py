@@ -26,6 +26,7 @@ from hero_sdk.manifest import (
     ModelSpec,
     MomentSpec,
     TensorSpec,
+    check_task,
     read_bundle,
     sha256_of,
 )
@@ -142,6 +143,37 @@ def test_sha256_is_that_of_the_whole_file(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.parametrize("task", TASK_GRAPHS)
+def test_every_task_has_its_graphs_and_retrieval_a_moment_head(task: str) -> None:
+    moment = manifest().moment if task == RETRIEVAL else None
+    graphs = dict.fromkeys(TASK_GRAPHS[task], manifest().graphs["query"])
+    made = manifest(task=task, moment=moment, graphs=graphs)
+    assert Manifest.from_json(made.to_json()) == made
+    check_task(made, "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "vqa"}, r"somewhere is of a bundle for 'vqa'; this version of the SDK knows \['captioning', "),
+        ({"task": "statements"}, r"a bundle for statements has \['cross_modal', 'frames', 'statement', 'temporal'\]"),
+        ({"graphs": {}}, r"has the graphs \[\]; a bundle for retrieval has"),
+        ({"moment": None}, "has no moment head in a bundle for retrieval"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_task_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        check_task(manifest(**changes), "somewhere")
+
+
+def test_a_moment_head_has_no_place_in_other_tasks() -> None:
+    graphs = dict.fromkeys(TASK_GRAPHS["statements"], manifest().graphs["query"])
+    with pytest.raises(BundleError, match="has a moment head in a bundle for statements"):
+        check_task(manifest(task="statements", graphs=graphs), "somewhere")
+    with pytest.raises(BundleError, match=r"bundle is for statements; finding moments needs one for retrieval"):
+        manifest(task="statements", moment=None).require_moment()
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A bundle whose files hold their own names."""
@@ -163,6 +195,13 @@ def test_a_whole_bundle_is_read(bundle: Path) -> None:
     read = read_bundle(bundle)
     assert read == read_bundle(str(bundle))
     assert read.files["tokenizer.json"].bytes == len("tokenizer.json")
+
+
+def test_a_bundle_without_a_graph_of_its_task_is_not_read(bundle: Path) -> None:
+    read = read_bundle(bundle)
+    write(bundle, dataclasses.replace(read, graphs={"query": read.graphs["query"]}))
+    with pytest.raises(BundleError, match=r"manifest\.json has the graphs \['query'\]; a bundle for retrieval has"):
+        read_bundle(bundle)
 
 
 def test_files_that_the_manifest_does_not_list_are_not_looked_at(bundle: Path) -> None:
