@@ -11,6 +11,7 @@ from hero_export.graphs import Graph, graphs_of
 from hero_sdk import Hero
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.manifest import RETRIEVAL, FrameEncoderSpec, GraphSpec, Manifest, ModelSpec
+from hero_sdk.rows import RowGeometry
 from hero_train.model.hero import HeroEncoders, HeroModel
 from hero_train.model.tasks import task_of
 from hero_train.tokenizer import train_tokenizer_json
@@ -21,21 +22,10 @@ class TorchEngine:
     """Runs the graphs of a model and notes which, with the batch of each call."""
 
     def __init__(self, model: HeroEncoders) -> None:
-        config = model.config
         geometry = GEOMETRY if task_of(model) == RETRIEVAL else TEXT_GEOMETRY
         self.graphs = graphs_of(model, geometry, answers=ANSWERS, caption_tokens=CAPTION_TOKENS)
-        self.manifest = Manifest(
-            task=task_of(model),
-            fingerprint="f" * 64,
-            model=ModelSpec(config.feature_dim, config.hidden_size, config.clip_interval, config.clip_limit),
-            geometry=geometry,
-            moment=model.moment_spec() if isinstance(model, HeroModel) else None,
-            tokenizer="tokenizer.json",
-            frame_encoder=FrameEncoderSpec("none", IMAGE, config.feature_dim, "0" * 64),
-            graphs={name: spec_of(graph) for name, graph in self.graphs.items()},
-            files={},
-        )
-        self.tokenizer_json = train_tokenizer_json(SENTENCES, config.vocab_size - 10)
+        self.manifest = manifest_of(model, geometry, self.graphs)
+        self.tokenizer_json = train_tokenizer_json(SENTENCES, model.config.vocab_size - 10)
         self.calls: list[tuple[str, int]] = []
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -50,6 +40,22 @@ class TorchEngine:
         return run_in_batches(self.manifest.graphs[graph], graph, inputs, call)
 
     def close(self) -> None: ...
+
+
+def manifest_of(model: HeroEncoders, geometry: RowGeometry, graphs: Mapping[str, Graph]) -> Manifest:
+    """A manifest of graphs that are in no bundle."""
+    config = model.config
+    return Manifest(
+        task=task_of(model),
+        fingerprint="f" * 64,
+        model=ModelSpec(config.feature_dim, config.hidden_size, config.clip_interval, config.clip_limit),
+        geometry=geometry,
+        moment=model.moment_spec() if isinstance(model, HeroModel) else None,
+        tokenizer="tokenizer.json",
+        frame_encoder=FrameEncoderSpec("none", IMAGE, config.feature_dim, "0" * 64),
+        graphs={name: spec_of(graph) for name, graph in graphs.items()},
+        files={},
+    )
 
 
 def spec_of(graph: Graph) -> GraphSpec:
