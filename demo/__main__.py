@@ -30,11 +30,11 @@ from demo.toontv.assets import ToonTvError
 from hero_sdk.corpus.table import VideoTable
 from hero_sdk.serve import running_server
 from hero_train.data.annotations import MomentQuery, read_moment_queries
-from hero_train.metrics import chance
+from hero_train.metrics import Searched, chance
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-CONFIG = HERE / "toontv.yaml"
+CONFIG = HERE / "configs" / "retrieval.yaml"
 
 TOLERANCE = 1e-4  # between a score from this process and the same through Triton
 COLUMNS = {
@@ -159,10 +159,7 @@ def run(size: Size, work: Path, report: Path, seed: int, console: Console) -> No
     rows = VideoTable.open(corpus).column("duration", "clips")
     guessing = chance(
         [answer.result for answer in answers],
-        [row["clips"] for row in rows],
-        [row["duration"] for row in rows],
-        interval,
-        spec,
+        Searched([row["clips"] for row in rows], [row["duration"] for row in rows], interval, spec),
     )
     found = metrics(answers)
     console.print(metric_table(found, guessing, len(queries), len(rows)))
@@ -218,11 +215,12 @@ def answer_table(answers: Sequence[Answer]) -> Table:
         table.add_column(column, overflow="fold")
     for answer in answers:
         query, best = answer.query, answer.moments[0]
+        ((start, end),) = query.moments
         table.add_row(
             query.text,
             f"{best.video_id} {best.start:.1f}-{best.end:.1f} s",
             f"{best.score:.2g}",
-            f"{query.video_id} {query.start:.1f}-{query.end:.1f} s",
+            f"{query.video_id} {start:.1f}-{end:.1f} s",
             f"{answer.iou:.2f}",
             "[green]right[/green]" if answer.right else "[red]wrong[/red]",
         )

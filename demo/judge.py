@@ -11,7 +11,7 @@ import numpy as np
 from hero_sdk import Corpus, Hero, Moment
 from hero_sdk.spans import temporal_iou
 from hero_train.data.annotations import MomentQuery
-from hero_train.metrics import Prediction, QueryResult, recalls_by_type
+from hero_train.metrics import QueryResult, Ranking, recalls_by_type
 
 
 def annotated_id(video_id: str) -> str:
@@ -38,7 +38,7 @@ class Answer:
         if annotated_id(best.video_id) != self.query.video_id:
             return 0.0
         span = np.array([[best.start, best.end]])
-        return float(temporal_iou(span, np.array([self.query.start, self.query.end]))[0])
+        return float(temporal_iou(span, np.array(self.query.moment))[0])
 
     @property
     def right(self) -> bool:
@@ -52,27 +52,28 @@ def ask(hero: Hero, corpus: Corpus, queries: Sequence[MomentQuery]) -> list[Answ
     place = {video_id: number for number, video_id in enumerate(ids)}
     indexed = {annotated_id(video_id): video_id for video_id in ids}
 
-    def predictions(moments: Sequence[Moment]) -> list[Prediction]:
-        return [Prediction(place[moment.video_id], moment.start, moment.end) for moment in moments]
+    def ranking(moments: Sequence[Moment]) -> Ranking:
+        return Ranking.of((place[moment.video_id], moment.start, moment.end, moment.score) for moment in moments)
 
     answers = []
     for query, encoded in zip(queries, hero.encode_queries([query.text for query in queries]), strict=True):
         moments = corpus.search(encoded, DEPTH)
         own = indexed[query.video_id]
         result = QueryResult(
+            query_id=query.query_id,
             type=query.type,
             video=place[own],
-            moment=(query.start, query.end),
-            videos=[place[hit.video_id] for hit in corpus.search_videos(encoded, DEPTH)],
-            corpus_moments=predictions(moments),
-            video_moments=predictions(corpus.search(encoded, DEPTH, videos=[own])),
+            moments=query.moments,
+            videos=Ranking.of((place[hit.video_id], 0, 0, hit.score) for hit in corpus.search_videos(encoded, DEPTH)),
+            corpus_moments=ranking(moments),
+            video_moments=ranking(corpus.search(encoded, DEPTH, videos=[own])),
         )
         answers.append(Answer(query, moments, result))
     return answers
 
 
 def metrics(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
-    """Recalls in [0, 1] by query type."""
+    """Recalls in [0, 1] by query type. Search suppresses what overlaps a better moment, which evaluations call ``/NMS``."""
     return recalls_by_type([answer.result for answer in answers])
 
 

@@ -95,7 +95,7 @@ def _plot(hero: Hero, query: MomentQuery, best: Moment, video: EncodedVideo) -> 
     low, high = float(relevance.min()) - 0.08, 1.08
     axes.axvspan(best.start, best.end, ymax=0.93, color=FOUND, alpha=0.16, linewidth=0)
     if query.video_id == annotated_id(best.video_id):
-        axes.plot([query.start, query.end], [high - 0.03] * 2, color=ANNOTATED, linewidth=4, solid_capstyle="butt")
+        axes.plot(query.moment, [high - 0.03] * 2, color=ANNOTATED, linewidth=4, solid_capstyle="butt")
     axes.set(xlim=(0, video.duration), ylim=(low, high), xlabel="seconds", ylabel="relevance (cosine)")
     axes.spines[["top", "right"]].set_visible(False)
     out = io.StringIO()

@@ -23,10 +23,12 @@ from hero_sdk.errors import (
     EngineError,
     FingerprintError,
     HeroError,
+    HubError,
     InputError,
     MediaError,
     MissingPackageError,
     ServerError,
+    SignatureError,
     SubtitleError,
 )
 
@@ -65,6 +67,7 @@ __all__ = [
     "FloatArray",
     "Hero",
     "HeroError",
+    "HubError",
     "InputError",
     "IntArray",
     "Judgement",
@@ -73,6 +76,7 @@ __all__ = [
     "Moment",
     "Query",
     "ServerError",
+    "SignatureError",
     "Subtitle",
     "SubtitleError",
     "VideoFeatures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import ge, sub
 
 
 def first_fit(sizes: Sequence[tuple[int, ...]], capacity: tuple[int, ...]) -> list[int]:
@@ -18,14 +19,15 @@ def first_fit(sizes: Sequence[tuple[int, ...]], capacity: tuple[int, ...]) -> li
     order = sorted(range(len(sizes)), key=lambda item: sizes[item], reverse=True)
     free: list[list[int]] = []
     bins = [0] * len(sizes)
+    index, previous = 0, None
     for item in order:
-        for index, room in enumerate(free):  # noqa: B007 - used after the loop
-            if all(size <= left for size, left in zip(sizes[item], room, strict=True)):
-                break
-        else:
-            index, room = len(free), list(capacity)
-            free.append(room)
-        for resource, size in enumerate(sizes[item]):
-            room[resource] -= size
-        bins[item] = index
+        size = sizes[item]
+        # Bins only fill up, so what had no room for an item has none for the next one of the same size.
+        index = index if size == previous else 0
+        while index < len(free) and not all(map(ge, free[index], size)):
+            index += 1
+        if index == len(free):
+            free.append(list(capacity))
+        free[index] = list(map(sub, free[index], size))
+        bins[item], previous = index, size
     return bins

@@ -23,7 +23,7 @@ def moment_span(start: float, end: float, clip_interval: float, clips: int) -> t
     """First clip of a moment and the clip after its last one: what the decoder reads (the authors' rule, at least one clip).
 
     Args:
-        start, end: in seconds; the moment starts within the video.
+        start, end: in seconds; a moment that starts after the last clip gets that clip.
         clip_interval: seconds per clip.
         clips: of the video; the moment is cut to it.
     """

@@ -26,7 +26,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Bundle = Annotated[Path | None, typer.Option(envvar="HERO_BUNDLE", help="Run this bundle in the process.")]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(envvar="HERO_BUNDLE", help="Run this bundle in the process; hub:OWNER/NAME for one on the hub."),
+]
+RequireSignature = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="KEY", help="Refuse a bundle that this public key did not sign; may be given again."),
+]
 Url = Annotated[str | None, typer.Option(envvar="HERO_URL", help="Use a Triton server: grpc://HOST:8001.")]
 CorpusFolder = Annotated[Path, typer.Option(envvar="HERO_CORPUS", help="Folder of the corpus.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
@@ -44,6 +51,7 @@ def index(
     corpus: CorpusFolder,
     bundle: Bundle = None,
     url: Url = None,
+    require_signature: RequireSignature = None,
     subtitles: Annotated[
         Path | None,
         typer.Option(help="Folder with .srt or .vtt files named as the videos. Else: beside them, or in 'subtitles'."),
@@ -66,7 +74,7 @@ def index(
     if subtitles is not None and not subtitles.is_dir():
         raise InputError(f"{subtitles} is not a folder; expected the folder that holds the subtitle files.")
     ids = {path: _video_id(path, folder) for path in videos}
-    with _hero(context, bundle, url) as hero:
+    with _hero(context, bundle, url, require_signature) as hero:
         target = hero.corpus(corpus)
         known = set() if replace else set(target.video_ids())
         todo = [path for path in videos if ids[path] not in known]
@@ -95,13 +103,14 @@ def search(
     corpus: CorpusFolder,
     bundle: Bundle = None,
     url: Url = None,
+    require_signature: RequireSignature = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many moments at most.")] = 10,
     video: Annotated[list[str] | None, typer.Option(help="Search this video only; may be given again.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every clip, without the vector index.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the moments that a sentence describes."""
-    with _hero(context, bundle, url) as hero:
+    with _hero(context, bundle, url, require_signature) as hero:
         moments = hero.corpus(corpus, create=False).search(text, top_k, videos=video or None, exact=exact)
     if as_json:
         print_json([dataclasses.asdict(moment) for moment in moments])
@@ -149,10 +158,11 @@ def remove(
 @app.command()
 def info(
     source: Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="A bundle, or the address of a server.")],
+    require_signature: RequireSignature = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds or a server serves, after checking every file or model."""
-    manifest = _manifest(source)
+    manifest = _manifest(source, require_signature)
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
         return
@@ -219,7 +229,9 @@ def serve(
 
 
 @contextmanager
-def _hero(context: typer.Context, bundle: Path | None, url: str | None) -> Iterator[Hero]:
+def _hero(
+    context: typer.Context, bundle: Path | None, url: str | None, require_signature: list[Path] | None
+) -> Iterator[Hero]:
     from hero_sdk.errors import InputError
     from hero_sdk.hero import connect, load
 
@@ -232,8 +244,21 @@ def _hero(context: typer.Context, bundle: Path | None, url: str | None) -> Itera
             f"{found}; expected one: --bundle FOLDER (or HERO_BUNDLE) to run in this process, "
             "or --url grpc://HOST:8001 (or HERO_URL) to use a server."
         )
-    with load(bundle) if bundle is not None else connect(str(url)) as hero:
+    if bundle is None:
+        _refuse_signature(require_signature)
+    with load(bundle, require_signature=require_signature or None) if bundle is not None else connect(str(url)) as hero:
         yield hero
+
+
+def _refuse_signature(required: list[Path] | None) -> None:
+    """A server hands out no signature, so a requirement that nobody checks must not look as if it had been met."""
+    from hero_sdk.errors import InputError
+
+    if required:
+        raise InputError(
+            "A signature is required and a server was named, which hands out none; expected a bundle. Check it where the "
+            "server's repository is written: hero-export triton BUNDLE --require-signature KEY."
+        )
 
 
 def _is_typed(context: typer.Context, option: str) -> bool:
@@ -246,13 +271,16 @@ def _video_id(video: Path, folder: Path) -> str:
     return video.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
-def _manifest(source: str) -> Manifest:
+def _manifest(source: str, require_signature: list[Path] | None) -> Manifest:
     from hero_sdk.hero import connect
+    from hero_sdk.hub import HUB_PREFIX, local_bundle
     from hero_sdk.manifest import read_bundle
 
     # A folder may have any name; what is no folder and has a colon is an address.
-    if ":" not in source or Path(source).exists():
-        return read_bundle(source)
+    if ":" not in source or source.startswith(HUB_PREFIX) or Path(source).exists():
+        folder = local_bundle(source, require_signature=require_signature or None)
+        return read_bundle(folder, require_signature=require_signature or None)
+    _refuse_signature(require_signature)
     with connect(source) as hero:
         return hero.manifest
 

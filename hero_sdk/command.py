@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -14,14 +15,15 @@ EXIT_ERROR = 2
 DEBUG_VARIABLE = "HERO_DEBUG"
 
 
-def run_app(app: typer.Typer, name: str) -> None:
-    """Run a typer application; an error of this project becomes one message on standard error and exit code 2.
+def run_app(app: typer.Typer, name: str, exit_code: Callable[[HeroError], int] = lambda error: EXIT_ERROR) -> None:
+    """Run a typer application; an error of this project becomes one message on standard error and an exit code.
 
     With ``--debug`` anywhere on the command line, or HERO_DEBUG=1, the traceback is shown instead.
 
     Args:
         app: the application; its arguments are those of this process.
         name: of the command, as its usage shows it.
+        exit_code: of an error; 2 unless the command tells kinds apart.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a pipe without Unicode shows a question mark for a letter that it lacks.
@@ -35,7 +37,7 @@ def run_app(app: typer.Typer, name: str) -> None:
             raise
         message = without_controls(f"{type(error).__name__}: {error}", keep="\n")
         typer.secho(message, fg=typer.colors.RED, err=True)
-        raise SystemExit(EXIT_ERROR) from None
+        raise SystemExit(int(exit_code(error))) from None
 
 
 def without_controls(text: str, keep: str = "") -> str:

@@ -5,10 +5,12 @@
     │   ├── SubtitleError      a subtitle file that cannot be read
     │   └── MediaError         a video that cannot be decoded or has no frames
     ├── BundleError            a bundle that is incomplete, altered or of another format
-    │   └── FingerprintError   two parts that were not made for one another
+    │   ├── FingerprintError   two parts that were not made for one another
+    │   └── SignatureError     a bundle that the required key did not sign
     ├── CorpusError            a corpus folder that cannot be opened, read or written
     ├── EngineError            a graph that failed to run, in process or on a server
     │   └── ServerError        a server that cannot be reached, is not ready or refuses
+    ├── HubError               a hub that cannot be reached, refuses or has no such bundle
     └── MissingPackageError    an optional package that is not installed
 
 A message says what was found, what was expected and what to do.
@@ -44,6 +46,10 @@ class FingerprintError(BundleError):
     """Two parts were not made for one another, such as a corpus and the bundle that searches it."""
 
 
+class SignatureError(BundleError):
+    """A bundle is unsigned, was signed with another key, or was altered after it was signed."""
+
+
 class CorpusError(HeroError):
     """A corpus folder cannot be opened, read or written."""
 
@@ -54,6 +60,10 @@ class EngineError(HeroError):
 
 class ServerError(EngineError):
     """The server cannot be reached, is not ready or refused a request."""
+
+
+class HubError(HeroError):
+    """The hub cannot be reached, refuses, or has no such repository, revision or bundle."""
 
 
 class MissingPackageError(HeroError, ImportError):

@@ -9,17 +9,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
+from hero_sdk.bundle_files import (
+    FILE_NAME_PATTERN,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    check_file,
+    check_names,
+    read_file,
+)
 from hero_sdk.errors import BundleError, InputError
-from hero_sdk.rows import RowGeometry
+from hero_sdk.geometry import AT_LEAST_ONE, RowGeometry
+from hero_sdk.graph_files import check_graphs
+from hero_sdk.signature import PublicKeys, check_signature
 
 FORMAT_VERSION = 1
-MANIFEST_FILE = "manifest.json"
 
 FRAME_GRAPH = "frames"
 CROSS_MODAL_GRAPH = "cross_modal"
@@ -71,7 +82,7 @@ class GraphSpec:
 
     file: str
     precision: str
-    max_batch: int
+    max_batch: int = field(metadata=AT_LEAST_ONE)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     fused: dict[str, int] = field(default_factory=dict)
@@ -89,11 +100,11 @@ class ModelSpec:
         subtitle_context: how many previous subtitles each segment repeats before its own text.
     """
 
-    feature_dim: int
-    hidden_size: int
-    clip_interval: float
-    clip_limit: int
-    subtitle_context: int = 0
+    feature_dim: int = field(metadata=AT_LEAST_ONE)
+    hidden_size: int = field(metadata=AT_LEAST_ONE)
+    clip_interval: float = field(metadata={"exclusiveMinimum": 0})
+    clip_limit: int = field(metadata=AT_LEAST_ONE)
+    subtitle_context: int = field(default=0, metadata={"minimum": 0})
 
 
 @dataclass(frozen=True)
@@ -134,10 +145,10 @@ class FrameEncoderSpec:
 
 @dataclass(frozen=True)
 class FileSpec:
-    """A file of the bundle."""
+    """A file of the bundle: its sha256 in hexadecimal digits, its size in bytes."""
 
-    sha256: str
-    bytes: int
+    sha256: str = field(metadata={"pattern": "^[0-9a-f]{64}$"})
+    bytes: int = field(metadata={"minimum": 0})
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class Manifest:
     tokenizer: str
     frame_encoder: FrameEncoderSpec
     graphs: dict[str, GraphSpec]
-    files: dict[str, FileSpec]
+    files: dict[str, FileSpec] = field(metadata={"propertyNames": {"pattern": FILE_NAME_PATTERN}})
     tools: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -194,17 +205,48 @@ class Manifest:
         Raises:
             BundleError: not JSON, of another format version, or with a missing, unknown or mistyped entry.
         """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BundleError(f"{origin} is not JSON ({error}). Export the bundle again.") from error
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
+        if len(text) > MAX_MANIFEST_BYTES:
             raise BundleError(
-                f"{origin} has format version {version!r}; this version of the SDK reads {FORMAT_VERSION}. "
-                "Export the bundle again with this SDK's hero-export, or install the SDK that goes with the bundle."
+                f"{origin} has {len(text)} characters; expected at most {MAX_MANIFEST_BYTES}. Do not use this bundle."
             )
-        return _build(cls, content, origin)
+        try:
+            content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{origin} is not JSON ({error}). Export the bundle again.") from error
+        _check_version(content, origin)
+        manifest = _build(cls, content, origin)
+        check_names({name: file.bytes for name, file in manifest.files.items()}, origin)
+        for name in [manifest.tokenizer, *(graph.file for graph in manifest.graphs.values())]:
+            if name not in manifest.files:
+                raise BundleError(f"{origin} uses {name} without listing it under files. Export the bundle again.")
+        return manifest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without a name that stands there twice, of which each reader would take the one it likes."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has the names {sorted({name for name in names if names.count(name) > 1})} twice")
+    return content
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_version(content: object, origin: str) -> None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version == FORMAT_VERSION and type(version) is int:
+        return
+    found = f"{origin} has format version {version!r}; this version of the SDK reads {FORMAT_VERSION}."
+    if type(version) is int and version > FORMAT_VERSION:
+        raise BundleError(f"{found} A newer hero-export wrote it: pip install --upgrade hero-video-sdk")
+    if type(version) is int and version > 0:
+        raise BundleError(
+            f"{found} Export the checkpoint again, or install the SDK that wrote the bundle (the manifest's tools name it)."
+        )
+    raise BundleError(f"{found} Expected the manifest of a bundle that `hero-export onnx` wrote.")
 
 
 def check_task(manifest: Manifest, origin: str) -> None:
@@ -242,6 +284,7 @@ def _build(kind: type[T], content: object, where: str) -> T:
     for name, item in fields.items():
         if name in content:
             values[name] = _convert(hints[name], content[name], f"{where}: {name}")
+            _check_limits(item.metadata, values[name], f"{where}: {name}")
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise BundleError(f"{where} has no entry '{name}'. Export the bundle again.")
     try:
@@ -264,11 +307,31 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise BundleError(f"{where} is {value!r}; expected an object.")
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        # A number beyond all floats becomes infinite, or cannot be made one.
+        if not -sys.float_info.max <= value <= sys.float_info.max:
+            raise BundleError(f"{where} is {value!r:.40}; expected a finite float.")
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise BundleError(f"{where} is {value!r}; expected {hint.__name__}.")
     return value
+
+
+_LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "minimum": ("at least", lambda value, limit: value >= limit),
+    "exclusiveMinimum": ("more than", lambda value, limit: value > limit),
+    "pattern": ("the form", lambda value, limit: re.fullmatch(limit, value) is not None),
+    # Each name is looked at by check_names, which says more about it.
+    "propertyNames": ("", lambda value, limit: True),
+}
+"""What a field's metadata may limit, by the word of JSON schema, which ``manifest_schema`` hands on: in plain words, the check."""
+
+
+def _check_limits(limits: Mapping[str, Any], value: Any, where: str) -> None:
+    for word, limit in limits.items():
+        plain, fits = _LIMITS[word]
+        if not fits(value, limit):
+            raise BundleError(f"{where} is {value!r}; expected {plain} {limit}.")
 
 
 def sha256_of(path: Path) -> str:
@@ -280,41 +343,33 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_bundle(bundle: Path | str) -> Manifest:
-    """Read the manifest of a bundle and check every file against it.
+def read_bundle(bundle: Path | str, *, require_signature: PublicKeys | None = None) -> Manifest:
+    """Read the manifest of a bundle and check every file against it. No weight is read into memory.
+
+    Args:
+        bundle: the folder.
+        require_signature: public keys of which one must have signed the bundle, see ``hero_sdk.signature``.
 
     Raises:
-        BundleError: no manifest, a file that is missing, outside the bundle or not the one that was exported, or other graphs than
-            the bundle's task has.
+        BundleError: no manifest, or a file that is missing, outside the bundle or not the one that was exported; graphs that are
+            not what the manifest says or its task has, or keep weights elsewhere.
+        SignatureError: none of the required keys signed this manifest.
+        InputError: a required key that is none.
+        MissingPackageError: a signature is required and the package that checks it is not installed.
     """
     bundle = Path(bundle)
     path = bundle / MANIFEST_FILE
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise BundleError(f"{bundle} has no {MANIFEST_FILE}; expected a bundle that `hero-export onnx` wrote.")
+    data = read_file(bundle, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    if require_signature is not None:
+        check_signature(bundle, data, require_signature)
     try:
-        text = path.read_text(encoding="utf-8")
+        manifest = Manifest.from_json(data.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise BundleError(f"{path} is not JSON ({error}). Copy the bundle again, or export it again.") from error
-    manifest = Manifest.from_json(text, str(path))
     for name, expected in manifest.files.items():
-        file = bundle / name
-        if not file.resolve().is_relative_to(bundle.resolve()):
-            raise BundleError(
-                f"The manifest of {bundle} names {name}, which lies outside the bundle. Do not use this bundle."
-            )
-        if not file.is_file():
-            raise BundleError(
-                f"{bundle} has no {name}, which its manifest lists. Copy the whole folder, or export it again."
-            )
-        if file.stat().st_size != expected.bytes or sha256_of(file) != expected.sha256:
-            raise BundleError(
-                f"{file} is not the file that was exported (sha256 or size differ from the manifest). "
-                "Copy the bundle again, or export it again."
-            )
-    for name in [manifest.tokenizer, *(graph.file for graph in manifest.graphs.values())]:
-        if name not in manifest.files:
-            raise BundleError(
-                f"The manifest of {bundle} uses {name} without listing it under files. Export the bundle again."
-            )
+        check_file(bundle, name, expected.bytes, expected.sha256)
     check_task(manifest, str(path))
+    check_graphs(bundle, manifest)
     return manifest

@@ -11,13 +11,14 @@ client of a server all pack and regroup through this module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hero_sdk.bins import first_fit
 from hero_sdk.errors import InputError
+from hero_sdk.geometry import RowGeometry
 from hero_sdk.types import FloatArray, IntArray
 
 PAD_TOKEN = 1
@@ -25,33 +26,6 @@ PAD_TOKEN = 1
 
 LAST_TEXT_POSITION = 511
 """Text positions count from 0 in each segment and stop here, as in the authors' code."""
-
-
-@dataclass(frozen=True)
-class RowGeometry:
-    """The fixed shapes that every engine sees.
-
-    Attributes:
-        slots: slots of a cross-modal row.
-        frames: rows of a cross-modal row's frame-feature table.
-        temporal_slots: slots of a temporal row; at least the clip limit of the model.
-        query_tokens: tokens of a query, ``<s>`` included; longer queries are cut.
-    """
-
-    slots: int = 128
-    frames: int = 64
-    temporal_slots: int = 128
-    query_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("slots", "frames", "temporal_slots", "query_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"RowGeometry.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.frames > self.slots:
-            raise InputError(
-                f"RowGeometry has {self.frames} frames in a row of {self.slots} slots; each frame takes a slot, "
-                "so choose frames <= slots."
-            )
 
 
 @dataclass(frozen=True)
@@ -198,8 +172,7 @@ def _pieces(segment: Segment, text: IntArray, geometry: RowGeometry) -> tuple[li
     """
     limit = max(1, min(geometry.frames, geometry.slots - len(text) - (len(segment.tokens) > 0)))
     starts = range(0, max(len(segment.frames), 1), limit)
-    pieces = []
-    cut = 0
+    pieces, cut = [], 0
     for start in starts:
         frames = segment.frames[start : start + limit]
         room = geometry.slots - len(text) - len(frames)
@@ -250,20 +223,31 @@ def pack_videos(
     cross_modal, places = _pack_cross_modal(videos, owners, geometry, width)
 
     segments: list[list[Span | None]] = [[None] * len(video.segments) for video in videos]
-    source_row, source_slot, target_row, target_slot = [], [], [], []
-    for (number, index, piece), place in zip(owners, places, strict=True):
+    for (number, index, _), place in zip(owners, places, strict=True):
         segments[number][index] = place
-        count = len(piece.frames)
-        source_row.append(np.full(count, place.row))
-        source_slot.append(place.start + np.arange(count))
-        target_row.append(np.full(count, spans[number].row))
-        target_slot.append(spans[number].start + piece.frames)
-    regrouping = Regrouping(*(_join(parts) for parts in (source_row, source_slot, target_row, target_slot)))
+    counts = _ints(len(piece.frames) for _, _, piece in owners)
+    regrouping = Regrouping(
+        source_row=np.repeat(_ints(place.row for place in places), counts),
+        source_slot=_runs(_ints(place.start for place in places), counts),
+        target_row=np.repeat(_ints(spans[number].row for number, _, _ in owners), counts),
+        target_slot=_joined([piece.frames for _, _, piece in owners])
+        + np.repeat(_ints(spans[number].start for number, _, _ in owners), counts),
+    )
     return PackedVideos(cross_modal, temporal, regrouping, tuple(spans), tuple(map(tuple, segments)), cut_tokens)
 
 
-def _join(parts: list[np.ndarray]) -> IntArray:
-    return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, dtype=np.int32)
+def _ints(values: Iterable[int]) -> IntArray:
+    return np.fromiter(values, dtype=np.int32)
+
+
+def _joined(parts: Sequence[IntArray]) -> IntArray:
+    return np.concatenate([_NO_TEXT, *parts]).astype(np.int32, copy=False)
+
+
+def _runs(starts: IntArray, lengths: IntArray) -> IntArray:
+    """``range(start, start + length)`` for each, one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int32)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(lengths.sum(), dtype=np.int32)
 
 
 def _check_video(number: int, video: VideoInput, width: int, geometry: RowGeometry) -> None:
@@ -281,6 +265,9 @@ def _check_video(number: int, video: VideoInput, width: int, geometry: RowGeomet
             f"Video {number} has {len(video.features)} frames and a temporal row has {geometry.temporal_slots} slots; "
             "cut the video into windows first."
         )
+    named = _joined([segment.frames for segment in video.segments])
+    if not len(named) or 0 <= named.min() <= named.max() < len(video.features):
+        return
     for index, segment in enumerate(video.segments):
         if len(segment.frames) and not 0 <= segment.frames.min() <= segment.frames.max() < len(video.features):
             raise InputError(
@@ -335,10 +322,8 @@ def _pack_temporal(
 def _pack_cross_modal(
     videos: Sequence[VideoInput], owners: Sequence[tuple[int, int, Segment]], geometry: RowGeometry, width: int
 ) -> tuple[CrossModalRows, list[Span]]:
-    bins = first_fit(
-        [(len(piece.frames) + len(piece.tokens), len(piece.frames)) for _, _, piece in owners],
-        (geometry.slots, geometry.frames),
-    )
+    sizes = [(len(piece.frames) + len(piece.tokens), len(piece.frames)) for _, _, piece in owners]
+    bins = first_fit(sizes, (geometry.slots, geometry.frames))
     # An engine needs at least one row, even when no subtitle of the batch owns a frame.
     count = max(bins, default=0) + 1
     shape = (count, geometry.slots)
@@ -350,22 +335,27 @@ def _pack_cross_modal(
         segment_ids=np.zeros(shape, dtype=np.int32),
     )
     used_slots, used_frames, used_ids = [0] * count, [0] * count, [0] * count
-    spans = []
-    for (number, _, piece), row in zip(owners, bins, strict=True):
-        n_frames, n_tokens = len(piece.frames), len(piece.tokens)
-        start, first_frame = used_slots[row], used_frames[row]
-        frame_slots = slice(start, start + n_frames)
-        token_slots = slice(start + n_frames, start + n_frames + n_tokens)
-        used_ids[row] += 1
+    spans, first_frames, ids = [], [], []
+    for (number, _, piece), row, (length, n_frames) in zip(owners, bins, sizes, strict=True):
+        first_frame = used_frames[row]
         rows.frame_features[row, first_frame : first_frame + n_frames] = videos[number].features[piece.frames]
-        rows.frame_index[row, frame_slots] = first_frame + np.arange(n_frames)
-        rows.position_ids[row, frame_slots] = np.arange(n_frames)
-        rows.token_ids[row, token_slots] = piece.tokens
-        rows.position_ids[row, token_slots] = np.minimum(np.arange(n_tokens), LAST_TEXT_POSITION)
-        rows.segment_ids[row, start : start + n_frames + n_tokens] = used_ids[row]
-        spans.append(Span(row, start, n_frames + n_tokens))
-        used_slots[row] += n_frames + n_tokens
+        used_ids[row] += 1
+        spans.append(Span(row, used_slots[row], length))
+        first_frames.append(first_frame)
+        ids.append(used_ids[row])
+        used_slots[row] += length
         used_frames[row] += n_frames
+
+    # All slots at once, as places in rows that are laid end to end: a batch of training has a thousand segments.
+    lengths, frames = _ints(length for length, _ in sizes), _ints(n_frames for _, n_frames in sizes)
+    starts = _ints(span.row * geometry.slots + span.start for span in spans)
+    frame_slots, token_slots = _runs(starts, frames), _runs(starts + frames, lengths - frames)
+    nothing = np.zeros_like(frames)
+    rows.frame_index.reshape(-1)[frame_slots] = _runs(_ints(first_frames), frames)
+    rows.position_ids.reshape(-1)[frame_slots] = _runs(nothing, frames)
+    rows.token_ids.reshape(-1)[token_slots] = _joined([piece.tokens for _, _, piece in owners])
+    rows.position_ids.reshape(-1)[token_slots] = np.minimum(_runs(nothing, lengths - frames), LAST_TEXT_POSITION)
+    rows.segment_ids.reshape(-1)[_runs(starts, lengths)] = np.repeat(_ints(ids), lengths)
     return rows, spans
 
 

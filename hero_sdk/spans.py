@@ -24,6 +24,10 @@ VIDEO_LIMIT = 100
 """How many videos are searched for spans (paper, section 4: the best 100 by similarity)."""
 
 
+SIMILARITIES_AT_A_TIME = 1 << 25
+"""Of queries and clips, held in memory at once (128 MiB): the queries of a whole split against its corpus would be gigabytes."""
+
+
 @dataclass(frozen=True)
 class Spans:
     """Candidate moments of one query, best first; four arrays of one length.
@@ -75,11 +79,18 @@ def video_similarity(
     counts = _lengths(clip_embeddings, lengths)
     clips = np.asarray(clip_embeddings, dtype=np.float32)
     # Dividing the products by the norms spares a normalised copy of the clips.
-    cosine = (_normalised(vector) @ clips.T) / np.maximum(
-        np.sqrt(np.einsum("ch,ch->c", clips, clips)), np.float32(EPSILON)
-    )
+    norms = np.maximum(np.sqrt(np.einsum("ch,ch->c", clips, clips)), np.float32(EPSILON))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.clip(np.maximum.reduceat(cosine, starts, axis=-1), -1.0, 1.0).astype(np.float32)
+
+    def best(vectors: FloatArray) -> FloatArray:
+        cosine = (vectors @ clips.T) / norms
+        return np.clip(np.maximum.reduceat(cosine, starts, axis=-1), -1.0, 1.0).astype(np.float32)
+
+    vectors = _normalised(vector)
+    if vectors.ndim == 1:
+        return best(vectors)
+    at_a_time = max(1, SIMILARITIES_AT_A_TIME // len(clips))
+    return np.concatenate([best(vectors[row : row + at_a_time]) for row in range(0, max(1, len(vectors)), at_a_time)])
 
 
 def span_logits(

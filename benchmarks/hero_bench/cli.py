@@ -12,11 +12,14 @@ import typer
 from hero_sdk.command import run_app, without_controls
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hero_bench.latency import Stage
     from hero_bench.results import LatencyReport, ThroughputReport
+    from hero_bench.training_results import TrainingReport
 
 app = typer.Typer(
-    help="Measure a bundle: how long one user waits, and how many requests a server answers.",
+    help="Measure a bundle: how long one user waits, and how many requests a server answers. Measure training: steps per second.",
     epilog="--debug shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
@@ -109,10 +112,58 @@ def throughput(
         raise typer.Exit(1)
 
 
-def _show(report: LatencyReport | ThroughputReport) -> None:
+@app.command()
+def training(
+    size: Annotated[
+        str, typer.Option(help="Of the model: reduced (a third as wide as the paper's), or paper.")
+    ] = "reduced",
+    videos: Annotated[int, typer.Option(help="Per batch.")] = 32,
+    batches: Annotated[int, typer.Option(help="Different ones; the rounds go through them in turn.")] = 4,
+    slots: Annotated[str, typer.Option(help="Slots of the packed rows, each a variant, such as 64,128.")] = "128",
+    precision: Annotated[str, typer.Option(help="Number formats.")] = "fp32,bf16",
+    rounds: Annotated[int, typer.Option(help="How often each format goes through its layouts.")] = 8,
+    max_seconds: Annotated[float, typer.Option(help="For the measuring of everything; cuts rounds.")] = 600,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch; default: one per core.")] = None,
+    lengths: Annotated[
+        Path | None, typer.Option(help="Measured lengths of videos (JSONL) instead of drawn ones.")
+    ] = None,
+    lengths_of: Annotated[
+        Path | None,
+        typer.Option(help="Measure the lengths of these subtitles: a folder, or a file of the field's format."),
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For --lengths-of: a tokenizer.json, folder or hub id.")] = None,
+    json_file: Json = None,
+) -> None:
+    """How many videos per second an optimiser step learns from: packed rows against the authors' padded layout."""
+    from hero_bench.results import check_results_file
+    from hero_bench.training import TrainingSettings, measure_training
+
+    if json_file is not None:
+        check_results_file(json_file)
+    settings = TrainingSettings(
+        size=size,
+        videos=videos,
+        batches=batches,
+        slots=_numbers(slots, "--slots"),
+        precisions=tuple(name.strip() for name in precision.split(",")),
+        rounds=rounds,
+        max_seconds=max_seconds,
+        threads=threads,
+        lengths=lengths,
+        lengths_of=lengths_of,
+        tokenizer=tokenizer,
+    )
+    with _stages() as stage:
+        report = measure_training(settings, stage)
+    if json_file is not None:
+        json_file.write_text(report.to_json(), encoding="utf-8")
+    _show(report, report.to_layout_table())
+
+
+def _show(report: LatencyReport | ThroughputReport | TrainingReport, *more: Table) -> None:
     from hero_sdk.terminal import print_tables
 
-    print_tables(report.run.to_table(), report.to_table())
+    print_tables(report.run.to_table(), *more, report.to_table())
     if (machine := report.run.machine).busy:
         typer.echo(
             f"The machine was busy before the run (load {machine.load:g}, {machine.cores} cores); measure again when it is idle.",

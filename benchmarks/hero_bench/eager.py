@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hero_bench.errors import BenchmarkError
+from hero_bench.padded_encoding import encode_padded
 from hero_bench.padding import pad_videos
 from hero_export.graphs import graphs_of
 from hero_sdk.engines.batching import Arrays, run_in_batches
@@ -116,7 +117,8 @@ class PaddedModel:
         windows = [video_inputs(video.features, video.subtitles, self._tokenizer, spec) for video in videos]
         padded = pad_videos([window for parts in windows for _, window in parts])
         with torch.inference_mode():
-            clips = iter(padded.unpack(self._model.encode_videos(padded).numpy()))
+            rows, mask = (tensor.numpy() for tensor in encode_padded(self._model, padded))
+        clips = (row[real] for row, real in zip(rows, mask, strict=True))
         encoded = []
         for video, parts in zip(videos, windows, strict=True):
             merged = merge_windows([(window, next(clips)) for window, _ in parts])

@@ -1,56 +1,88 @@
-"""The layout of a batch in the authors' code: one row per subtitle and one per video, each padded to the longest."""
+"""The layout of a batch in the authors' code: one row per subtitle and one per video, each padded to the longest of the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from hero_sdk.hero import VideoFeatures
 from hero_sdk.manifest import Manifest
-from hero_sdk.rows import (
-    LAST_TEXT_POSITION,
-    PAD_TOKEN,
-    CrossModalRows,
-    PackedVideos,
-    Regrouping,
-    Segment,
-    Span,
-    TemporalRows,
-    VideoInput,
-    pack_videos,
-)
+from hero_sdk.rows import PAD_TOKEN, Regrouping, VideoInput, pack_videos
 from hero_sdk.tokens import TextTokenizer
-from hero_sdk.types import IntArray
+from hero_sdk.types import FloatArray, IntArray
 from hero_sdk.video_inputs import video_inputs
 
 
-def pad_videos(videos: Sequence[VideoInput]) -> PackedVideos:
-    """Lay videos out as the authors do, for the model to encode them as it encodes packed ones.
+@dataclass(frozen=True)
+class PaddedVideos:
+    """A batch of V videos with N subtitles in all, as the authors' loader collates it.
 
-    A subtitle that owns no frame has a row too, with room for a dummy frame that nobody looks at.
+    The longest of the batch decide the shapes: F frames of a subtitle, T tokens of one, S of both together, L frames of a video.
+    Positions count from 0 in every row. A subtitle that owns no frame has a dummy frame of zeros, which nobody looks at.
+
+    Attributes:
+        token_ids: (N, T) int32, ``PAD_TOKEN`` beyond the text.
+        frame_features: (N, F, feature_dim) float32, the frames of each subtitle, zero beyond.
+        gather_index: (N, S) int32, places among F frames and T tokens, one after the other: those of the subtitle's frames, then
+            those of its tokens; what follows is masked.
+        mask: (N, S) bool, True where a subtitle has a frame or a token.
+        video_features: (V, L, feature_dim) float32, zero beyond a video's end.
+        video_mask: (V, L) bool.
+        regrouping: from the rows of subtitles to those of videos.
+    """
+
+    token_ids: IntArray
+    frame_features: FloatArray
+    gather_index: IntArray
+    mask: np.ndarray
+    video_features: FloatArray
+    video_mask: np.ndarray
+    regrouping: Regrouping
+
+
+def pad_videos(videos: Sequence[VideoInput]) -> PaddedVideos:
+    """Lay videos out as the authors do.
 
     Args:
         videos: at least one, each with at least one segment.
     """
-    segments = [(number, segment) for number, video in enumerate(videos) for segment in video.segments]
-    frames = [len(segment.frames) for _, segment in segments]
-    spans = tuple(Span(number, 0, len(video.features)) for number, video in enumerate(videos))
-    rows = iter(range(len(segments)))
-    return PackedVideos(
-        cross_modal=_cross_modal(videos, segments),
-        temporal=_temporal(videos),
+    owners = [number for number, video in enumerate(videos) for _ in video.segments]
+    segments = [segment for video in videos for segment in video.segments]
+    frames = np.array([len(segment.frames) for segment in segments])
+    tokens = np.array([len(segment.tokens) for segment in segments])
+    slots = np.maximum(frames, 1)
+    width = videos[0].features.shape[1]
+    most_frames, longest = slots.max(), (slots + tokens).max()
+
+    token_ids = np.full((len(segments), tokens.max()), PAD_TOKEN, dtype=np.int32)
+    frame_features = np.zeros((len(segments), most_frames, width), dtype=np.float32)
+    gather_index = np.tile(np.arange(longest, dtype=np.int32), (len(segments), 1))
+    mask = np.arange(longest) < (slots + tokens)[:, None]
+    mask[frames == 0, 0] = False
+    for row, (owner, segment) in enumerate(zip(owners, segments, strict=True)):
+        token_ids[row, : tokens[row]] = segment.tokens
+        frame_features[row, : frames[row]] = videos[owner].features[segment.frames]
+        gather_index[row, slots[row] : slots[row] + tokens[row]] = most_frames + np.arange(tokens[row])
+
+    lengths = np.array([len(video.features) for video in videos])
+    video_features = np.zeros((len(videos), lengths.max(), width), dtype=np.float32)
+    for row, video in enumerate(videos):
+        video_features[row, : lengths[row]] = video.features
+    return PaddedVideos(
+        token_ids,
+        frame_features,
+        gather_index,
+        mask,
+        video_features,
+        video_mask=np.arange(lengths.max()) < lengths[:, None],
         regrouping=Regrouping(
             source_row=np.repeat(np.arange(len(segments), dtype=np.int32), frames),
             source_slot=_joined([np.arange(count) for count in frames]),
-            target_row=np.repeat(np.array([number for number, _ in segments], dtype=np.int32), frames),
-            target_slot=_joined([segment.frames for _, segment in segments]),
+            target_row=np.repeat(np.array(owners, dtype=np.int32), frames),
+            target_slot=_joined([segment.frames for segment in segments]),
         ),
-        videos=spans,
-        segments=tuple(
-            tuple(Span(next(rows), 0, len(one.frames) + len(one.tokens)) for one in video.segments) for video in videos
-        ),
-        cut_tokens=0,
     )
 
 
@@ -59,45 +91,8 @@ def slot_counts(video: VideoFeatures, manifest: Manifest, tokenizer_json: str) -
     inputs = video_inputs(video.features, video.subtitles, TextTokenizer(tokenizer_json), manifest.model)
     windows = [window for _, window in inputs]
     packed = pack_videos(windows, manifest.geometry).cross_modal.segment_ids
-    padded = pad_videos(windows).cross_modal.segment_ids
+    padded = pad_videos(windows).mask
     return {"used slots": int((packed > 0).sum()), "packed slots": packed.size, "padded slots": padded.size}
-
-
-def _cross_modal(videos: Sequence[VideoInput], segments: Sequence[tuple[int, Segment]]) -> CrossModalRows:
-    shape = (len(segments), max(max(len(one.frames), 1) + len(one.tokens) for _, one in segments))
-    most_frames = max(1, *(len(one.frames) for _, one in segments))
-    rows = CrossModalRows(
-        frame_features=np.zeros((len(segments), most_frames, videos[0].features.shape[1]), dtype=np.float32),
-        frame_index=np.full(shape, -1, dtype=np.int32),
-        token_ids=np.full(shape, PAD_TOKEN, dtype=np.int32),
-        position_ids=np.zeros(shape, dtype=np.int32),
-        segment_ids=np.zeros(shape, dtype=np.int32),
-    )
-    for row, (number, segment) in enumerate(segments):
-        frames, tokens = len(segment.frames), len(segment.tokens)
-        text = slice(frames, frames + tokens)
-        rows.frame_features[row, :frames] = videos[number].features[segment.frames]
-        rows.frame_index[row, :frames] = np.arange(frames)
-        rows.token_ids[row, text] = segment.tokens
-        rows.position_ids[row, :frames] = np.arange(frames)
-        rows.position_ids[row, text] = np.minimum(np.arange(tokens), LAST_TEXT_POSITION)
-        rows.segment_ids[row, : frames + tokens] = 1
-    return rows
-
-
-def _temporal(videos: Sequence[VideoInput]) -> TemporalRows:
-    shape = (len(videos), max(len(video.features) for video in videos))
-    rows = TemporalRows(
-        frame_features=np.zeros((*shape, videos[0].features.shape[1]), dtype=np.float32),
-        position_ids=np.zeros(shape, dtype=np.int32),
-        segment_ids=np.zeros(shape, dtype=np.int32),
-    )
-    for row, video in enumerate(videos):
-        frames = len(video.features)
-        rows.frame_features[row, :frames] = video.features
-        rows.position_ids[row, :frames] = np.arange(frames)
-        rows.segment_ids[row, :frames] = 1
-    return rows
 
 
 def _joined(parts: Sequence[np.ndarray]) -> IntArray:

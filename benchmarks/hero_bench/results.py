@@ -53,16 +53,16 @@ class Run:
     """What a run measured and where.
 
     Attributes:
-        kind: "latency" or "throughput".
+        kind: "latency", "throughput" or "training".
         machine: of the client, with the server's version among its versions.
-        bundle: fingerprint, sizes, row shapes and precisions.
+        bundle: fingerprint, sizes, row shapes and precisions; None where no bundle was measured.
         settings: what was asked for.
         created: when the run began, ISO 8601, UTC.
     """
 
     kind: str
     machine: Machine
-    bundle: dict[str, Any]
+    bundle: dict[str, Any] | None
     settings: dict[str, Any]
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -74,8 +74,10 @@ class Run:
         """What was measured and where."""
         machine = self.machine
         table = make_table()
+        if self.bundle is not None:
+            made = f"{str(self.bundle['fingerprint'])[:12]}, {_pairs(self.bundle['precision'])}"
+            table.add_row("bundle", printable(made))
         for name, value in (
-            ("bundle", f"{str(self.bundle['fingerprint'])[:12]}, {_pairs(self.bundle['precision'])}"),
             ("machine", f"{machine.cpu}, {machine.cores} cores, load {machine.load:g} before the run"),
             ("instructions", ", ".join(machine.flags) or "none of those that matter"),
             ("versions", _pairs(machine.versions)),
@@ -135,8 +137,8 @@ class CaseResult:
         lines: list[list[str]] = []
         for variant in self.durations:
             summary, against = self.summary(variant), self.comparison(variant)
-            timing = [_milliseconds(value) for value in (summary.p50, summary.p95, summary.mean)]
-            per_item = f"{_milliseconds(summary.p50 / self.case.items)} / {self.case.unit}"
+            timing = [milliseconds(value) for value in (summary.p50, summary.p95, summary.mean)]
+            per_item = f"{milliseconds(summary.p50 / self.case.items)} / {self.case.unit}"
             verdict = (
                 ["", "", BASELINE]
                 if against is None
@@ -173,11 +175,11 @@ class LatencyReport:
     def to_json(self) -> str:
         """As the text of the results file."""
         cases = [case.to_dict() for case in self.cases]
-        return _to_json({**self.run.to_dict(), "cases": cases, "skipped": list(self.skipped)})
+        return to_json({**self.run.to_dict(), "cases": cases, "skipped": list(self.skipped)})
 
     def to_table(self) -> Table:
         """One line per case and variant."""
-        return _table(LATENCY_COLUMNS, list(chain.from_iterable(case.rows() for case in self.cases)))
+        return filled_table(LATENCY_COLUMNS, list(chain.from_iterable(case.rows() for case in self.cases)))
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class LoadResult:
         """The result as a line of a table with ``THROUGHPUT_COLUMNS``."""
         summary = self.summary
         values = (summary.p50, summary.p95, summary.p99) if summary else ()
-        timing = [_milliseconds(value) for value in values] or ["-"] * 3
+        timing = [milliseconds(value) for value in values] or ["-"] * 3
         counts = [str(self.clients), str(len(self.latencies)), str(sum(self.errors.values()))]
         return [self.workload, *counts, f"{self.per_second:.1f}", *timing, f"{self.client_cores:.2f}"]
 
@@ -253,11 +255,11 @@ class ThroughputReport:
 
     def to_json(self) -> str:
         """As the text of the results file."""
-        return _to_json({**self.run.to_dict(), "loads": [load.to_dict() for load in self.loads]})
+        return to_json({**self.run.to_dict(), "loads": [load.to_dict() for load in self.loads]})
 
     def to_table(self) -> Table:
         """One line per workload and number of clients."""
-        return _table(THROUGHPUT_COLUMNS, [load.row() for load in self.loads])
+        return filled_table(THROUGHPUT_COLUMNS, [load.row() for load in self.loads])
 
 
 def check_results_file(path: Path) -> None:
@@ -271,18 +273,21 @@ def check_results_file(path: Path) -> None:
         raise InputError(f"{path} {what}; expected the name of a JSON file in a folder that exists.")
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """The text of a results file."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
+def filled_table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
+    """A table of these lines, safe to print."""
     table = make_table(*columns)
     for row in rows:
         table.add_row(*map(printable, row))
     return table
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """With three digits, or more before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

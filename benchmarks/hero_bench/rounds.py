@@ -108,20 +108,28 @@ def check_equal(case: Case) -> dict[str, Deviation]:
     return deviations
 
 
-def measure(case: Case, *, rounds: int, seconds: float, clock: Clock = time.perf_counter) -> dict[str, Rounds]:
-    """Warm the variants up and measure them in rounds: A B C, A B C, ..., each called as often as fits ``ROUND_SECONDS``.
+def measure(
+    case: Case,
+    *,
+    rounds: int,
+    seconds: float,
+    round_seconds: float = ROUND_SECONDS,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Rounds]:
+    """Warm the variants up and measure them in rounds: A B C, A B C, ..., each called as often as fits ``round_seconds``.
 
     Args:
         case: what to call.
         rounds: how many at most.
         seconds: no round begins that would end later than this, but for the first; warm-up included.
+        round_seconds: 0 calls every variant once to warm up and once in each round, so that the calls of a round belong together.
         clock: seconds, monotonic.
 
     Returns:
         The durations of each variant, with the same number of rounds (at least 1).
     """
     began = clock()
-    calls = {variant: _calls_per_round(call, clock) for variant, call in case.calls.items()}
+    calls = {variant: _calls_per_round(call, round_seconds, clock) for variant, call in case.calls.items()}
     durations: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in calls}
     for _ in range(rounds):
         round_began = clock()
@@ -133,13 +141,15 @@ def measure(case: Case, *, rounds: int, seconds: float, clock: Clock = time.perf
     return {variant: tuple(taken) for variant, taken in durations.items()}
 
 
-def _calls_per_round(call: Callable[[], object], clock: Clock) -> int:
+def _calls_per_round(call: Callable[[], object], seconds: float, clock: Clock) -> int:
     """Warm a variant up, and see how often it can be called in a round."""
     taken = [_timed(call, clock)]
-    while len(taken) < WARM_UP_CALLS and sum(taken) < ROUND_SECONDS:
+    while len(taken) < WARM_UP_CALLS and sum(taken) < seconds:
         taken.append(_timed(call, clock))
     quickest = min(taken)
-    return min(MAX_CALLS, max(1, math.ceil(ROUND_SECONDS / quickest))) if quickest > 0 else MAX_CALLS
+    if seconds == 0:
+        return 1
+    return min(MAX_CALLS, max(1, math.ceil(seconds / quickest))) if quickest > 0 else MAX_CALLS
 
 
 def _timed(call: Callable[[], object], clock: Clock) -> float:

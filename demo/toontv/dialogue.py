@@ -51,6 +51,35 @@ _TOPIC_LINES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+# What somebody is always saying, and what everybody says in a place. As on real television, the picture so tells something of what
+# is said, though never what is asked about: without it, pre-training could not learn which words belong to which frames.
+_CATCHPHRASES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "robot": ("Beep beep.", "Does not compute."),
+        "zombie": ("Grrr.", "Mmm, brains."),
+        "alien": ("Greetings, earthlings.", "On my planet we all laugh."),
+        "explorer": ("Adventure calls.", "I drew it on my map."),
+        "ranger": ("Stay on the trail.", "Nature is my home."),
+        "girl": ("Oh my gosh.", "That is so cool."),
+        "barber": ("Snip snap.", "A fine moustache needs care."),
+    }
+)
+_SURROUNDINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "meadow": ("Smell the flowers.", "What fresh air."),
+        "desert": ("I am so thirsty.", "The sun burns."),
+        "snow": ("My toes are freezing.", "Brr, how cold."),
+        "castle": ("The king is not at home.", "These walls are old."),
+        "moon": ("I feel so light.", "The earth looks tiny from here."),
+        "city": ("So many windows.", "What a noise at night."),
+        "highway": ("Mind the traffic.", "This road never ends."),
+        "volcano": ("It is getting hot.", "Do not fall in."),
+        "sea": ("Blub blub.", "Hold your breath."),
+        "house": ("Wipe your shoes.", "Shall I make tea?"),
+    }
+)
+_ASIDE_SHARE = 0.6
+
 _REMARKS = ("Well, well.", "Listen.", "Oh, hello!", "Guess what?", "Hm.", "Believe me.")
 
 _MARGIN = 0.15  # seconds between a line and the cut
@@ -77,15 +106,30 @@ class Speech:
     lines: tuple[Line, ...]
 
 
+def aside(rng: random.Random, cast: tuple[str, ...], where: str) -> str:
+    """What somebody of the cast is always saying, or what one says there; often nothing."""
+    if rng.random() >= _ASIDE_SHARE:
+        return ""
+    return rng.choice(_CATCHPHRASES[rng.choice(cast)] if rng.random() < 0.5 else _SURROUNDINGS[where])
+
+
 def write_speech(
-    rng: random.Random, place: str, opinion: str, topic: str, value: str, start_frame: int, end_frame: int
+    rng: random.Random,
+    place: str,
+    opinion: str,
+    topic: str,
+    value: str,
+    asides: tuple[str, str],
+    start_frame: int,
+    end_frame: int,
 ) -> Speech:
-    """Word the facts and time the lines inside the scene (frames from the start of the episode)."""
+    """Word the facts, each after its aside, and time the lines inside the scene (frames from the start of the episode)."""
     texts = [
         rng.choice(_PLACE_LINES[opinion]).format(place=place),
         rng.choice(_TOPIC_LINES[topic]).format(value=value),
     ]
     rng.shuffle(texts)
+    texts = [f"{before} {text}".lstrip() for before, text in zip(asides, texts, strict=True)]
     if rng.random() < 0.2:
         texts[0] = f"{rng.choice(_REMARKS)} {texts[0]}"
     if rng.random() < 0.3:

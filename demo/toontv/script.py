@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demo.toontv import world
-from demo.toontv.dialogue import Speech, write_speech
+from demo.toontv.dialogue import Speech, aside, write_speech
 
 Split = Literal["train", "val", "test"]
 
@@ -108,6 +108,7 @@ class Episode:
 def write_episode(video_id: str, split: Split, seed: int, held_out: tuple[str, ...]) -> Episode:
     """The script of one episode. It depends on `seed` and `video_id` alone, so episodes can be made in any order."""
     rng = random.Random(f"{seed}/{video_id}/script")
+    chatter = random.Random(f"{seed}/{video_id}/asides")
     scenes: list[Scene] = []
     company = rng.sample(list(world.CHARACTERS), rng.choice((3, 4, 4, 5)))
     # A place is named once in an episode, so that what is said tells its scenes apart.
@@ -116,7 +117,8 @@ def write_episode(video_id: str, split: Split, seed: int, held_out: tuple[str, .
         cast, action, thing, where = _composition(rng, split, held_out, company, scenes)
         # The first scenes always speak: every episode has something to ask about the dialogue.
         silent = index >= 3 and rng.random() < _SILENT_SHARE
-        speech = None if silent else write_speech(rng, *next(speeches), start, end)
+        asides = (aside(chatter, cast, where), aside(chatter, cast, where))
+        speech = None if silent else write_speech(rng, *next(speeches), asides, start, end)
         staging = Staging(
             side=rng.choice((-1, 1)),
             phase=round(rng.random(), 3),

@@ -12,9 +12,12 @@ from hero_export.errors import ExportError, FusionError, GeometryError, Verifica
 
 if TYPE_CHECKING:
     from hero_export.bundle import export_bundle
+    from hero_export.diff import diff_bundles
     from hero_export.frame_encoder import export_frame_encoder
+    from hero_export.hub import pull_bundle, push_bundle
     from hero_export.inspection import inspect_bundle
     from hero_export.report import ExportReport
+    from hero_export.signing import make_keys, sign_bundle
     from hero_export.triton import write_repository
 
 __all__ = [
@@ -23,17 +26,27 @@ __all__ = [
     "FusionError",
     "GeometryError",
     "VerificationError",
+    "diff_bundles",
     "export_bundle",
     "export_frame_encoder",
     "inspect_bundle",
+    "make_keys",
+    "pull_bundle",
+    "push_bundle",
+    "sign_bundle",
     "write_repository",
 ]
 
 _HOMES = {
     "ExportReport": "hero_export.report",
+    "diff_bundles": "hero_export.diff",
     "export_bundle": "hero_export.bundle",
     "export_frame_encoder": "hero_export.frame_encoder",
     "inspect_bundle": "hero_export.inspection",
+    "make_keys": "hero_export.signing",
+    "pull_bundle": "hero_export.hub",
+    "push_bundle": "hero_export.hub",
+    "sign_bundle": "hero_export.signing",
     "write_repository": "hero_export.triton",
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hero_export.cases import CaseMaker
 from hero_export.destination import check_destination, staged
 from hero_export.errors import ExportError
+from hero_export.export_script import REPORT_SCRIPT, export_script
 from hero_export.forms import Choice, Written, write_graph
 from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model
 from hero_export.geometry import (
@@ -23,7 +24,7 @@ from hero_export.geometry import (
 )
 from hero_export.graphs import BATCH, Graph, graphs_of
 from hero_export.operators import fused_counts
-from hero_export.report import CaseResult, ExportReport, GraphReport, tool_versions
+from hero_export.report import REPORT_JSON, REPORT_TEXT, CaseResult, ExportReport, GraphReport, tool_versions
 from hero_export.sources import Sources, find_sources
 from hero_export.verify import (
     MAX_RELATIVE_ERROR,
@@ -35,6 +36,7 @@ from hero_export.verify import (
 )
 from hero_export.verify_paths import RunnerEngine, verify_moment_head, verify_paths
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, MAX_BATCH, OUTPUT, SPEC_FILE
+from hero_sdk.hub import Stage
 from hero_sdk.manifest import (
     FRAME_GRAPH,
     MANIFEST_FILE,
@@ -51,14 +53,10 @@ from hero_sdk.rows import RowGeometry
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
 from hero_train.config import HeroConfig
 from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.model.pretraining import HeroForPretraining
 from hero_train.model.tasks import task_of
 
 PRECISION = "fp32"
-REPORT_JSON = "reports/export.json"
-REPORT_TEXT = "reports/export.md"
-
-Stage = Callable[[str], None]
-"""Told what begins, in words for a person."""
 
 
 def export_bundle(
@@ -108,11 +106,11 @@ def export_bundle(
     check_destination(out, force=force)
     begin("Reading the checkpoint")
     sources = find_sources(checkpoint, tokenizer=tokenizer, frame_encoder=frame_encoder)
-    if not isinstance(geometry, RowGeometry):
+    if callable(geometry):
         geometry = geometry(sources.config)
     check_geometry(geometry, sources.config, max_batch)
     check_limits(sources.config, answers, caption_tokens)
-    model = _load_model(sources)
+    model = load_model(sources)
     graphs = graphs_of(model, geometry, answers=answers, caption_tokens=caption_tokens)
     maker = CaseMaker(sources.config, geometry, max_batch)
     fingerprint = sources.fingerprint()
@@ -141,14 +139,31 @@ def export_bundle(
         (folder / "reports").mkdir()
         (folder / REPORT_JSON).write_text(report.to_json(), encoding="utf-8")
         (folder / REPORT_TEXT).write_text(report.to_markdown(), encoding="utf-8")
+        own_parts = {"own_tokenizer": tokenizer is not None, "own_frame_encoder": frame_encoder is not None}
+        options = {
+            **vars(geometry),
+            "max_batch": max_batch,
+            "answers": answers,
+            "caption_tokens": caption_tokens,
+            "operators": operators,
+        }
+        (folder / REPORT_SCRIPT).write_text(export_script(sources, options, **own_parts), encoding="utf-8")
         manifest = dataclasses.replace(manifest, files=_files(folder))
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         read_bundle(folder)
     return report
 
 
-def _load_model(sources: Sources) -> HeroEncoders:
+def load_model(sources: Sources) -> HeroEncoders:
+    """The model of a checkpoint; of one for pre-training what retrieval needs.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ExportError: its weights are not finite.
+    """
     model = sources.model_class.from_pretrained(sources.checkpoint)
+    if isinstance(model, HeroForPretraining):
+        model = model.retrieval_model()
     if broken := [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]:
         raise ExportError(
             f"{sources.checkpoint} has weights with values that are not finite: {broken[:5]} ({len(broken)} in all). "

@@ -4,88 +4,135 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from hero_export.bundle_commands import register
+from hero_export.command_options import (
+    CHECKS,
+    OUTPUT,
+    PARTS,
+    SERVING,
+    SHAPES,
+    AsJson,
+    BundleFolder,
+    DryRun,
+    RequireSignature,
+    show_plan,
+)
+from hero_export.exit_codes import ExitCode, exit_code_of
 from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS, DEFAULT_MAX_BATCH, row_geometry
-from hero_sdk.command import run_app
-from hero_sdk.rows import RowGeometry
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from hero_export.bundle import Stage
+from hero_export.terminal import console, stages
+from hero_sdk.command import run_app, without_controls
+from hero_sdk.errors import HeroError
+from hero_sdk.geometry import RowGeometry
 
 app = typer.Typer(
     help="From a checkpoint to a verified bundle, and from a bundle to what a server runs.",
-    epilog="--debug shows the traceback of an error.",
+    epilog="--debug shows the traceback of an error. docs/bundles.md lists the exit codes.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
-TABLE_WIDTH = 160
-"""Columns of a table where standard output is no terminal, such as a log file."""
+MAKE, SERVE = "Make a bundle", "Serve a bundle"
+"""Headings of the list of commands."""
 
 
 def main() -> None:
     """Entry point of the console script."""
-    run_app(app, "hero-export")
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    try:
+        run_app(app, "hero-export", lambda error: exit_code_of(error, command))
+    except Exception as error:  # the last line of defence: a mistake of this program, or an error shown with --debug
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = exit_code_of(error, command) if isinstance(error, HeroError) else ExitCode.INTERNAL
+        raise SystemExit(int(code)) from error
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def onnx(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the hub id of one.")],
-    out: Annotated[Path, typer.Option(help="The bundle: a new folder, or one to replace with --force.")],
-    slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.")] = RowGeometry.slots,
-    frames: Annotated[int, typer.Option(help="Frames of a cross-modal row.")] = RowGeometry.frames,
+    out: Annotated[
+        Path, typer.Option(help="The bundle: a new folder, or one to replace with --force.", rich_help_panel=OUTPUT)
+    ],
+    slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.", rich_help_panel=SHAPES)] = RowGeometry.slots,
+    frames: Annotated[
+        int, typer.Option(help="Frames of a cross-modal row.", rich_help_panel=SHAPES)
+    ] = RowGeometry.frames,
     temporal_slots: Annotated[
         int | None,
         typer.Option(
             help="Slots of a temporal row; at least the model's clip limit, and room for a text where it reads one.",
             show_default=f"{RowGeometry.temporal_slots}, or what a video and a text take",
+            rich_help_panel=SHAPES,
         ),
     ] = None,
     query_tokens: Annotated[
-        int, typer.Option(help="Tokens of a query, or of a text about a video; longer ones are cut.")
+        int,
+        typer.Option(
+            help="Tokens of a query, or of a text about a video; longer ones are cut.", rich_help_panel=SHAPES
+        ),
     ] = RowGeometry.query_tokens,
     max_batch: Annotated[
-        int, typer.Option(help="Largest batch that is verified; callers cut larger ones.")
+        int, typer.Option(help="Largest batch that is verified; callers cut larger ones.", rich_help_panel=SHAPES)
     ] = DEFAULT_MAX_BATCH,
-    answers: Annotated[int, typer.Option(help="Most answers of a question (question answering).")] = DEFAULT_ANSWERS,
+    answers: Annotated[
+        int, typer.Option(help="Most answers of a question (question answering).", rich_help_panel=SHAPES)
+    ] = DEFAULT_ANSWERS,
     caption_tokens: Annotated[
-        int, typer.Option(help="Most tokens of a caption, its end included (captioning).")
+        int, typer.Option(help="Most tokens of a caption, its end included (captioning).", rich_help_panel=SHAPES)
     ] = DEFAULT_CAPTION_TOKENS,
     operators: Annotated[
         Literal["standard", "onnxruntime", "auto"],
         typer.Option(
-            help="Fused operators: the ONNX standard's, which every engine runs, onnxruntime's own, or what is faster here."
+            help="Fused operators: the ONNX standard's, which every engine runs, onnxruntime's own, or what is faster here.",
+            rich_help_panel=OUTPUT,
         ),
     ] = "standard",
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.")] = None,
-    frame_encoder: Annotated[
-        Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.")
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.", rich_help_panel=PARTS)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    frame_encoder: Annotated[
+        Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.", rich_help_panel=PARTS)
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a bundle that is there.", rich_help_panel=OUTPUT)
+    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint of any task to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
-    with _stages() as stage:
+    geometry = partial(
+        row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
+    )
+    if dry_run:
+        from hero_export.dry_run import plan_export
+
+        plan = plan_export(
+            checkpoint,
+            out,
+            geometry=geometry,
+            max_batch=max_batch,
+            answers=answers,
+            caption_tokens=caption_tokens,
+            tokenizer=tokenizer,
+            frame_encoder=frame_encoder,
+            force=force,
+        )
+        show_plan(plan, as_json=as_json)
+        return
+    with stages() as stage:
         stage("Loading torch")
         from hero_export.bundle import export_bundle
 
         report = export_bundle(
             checkpoint,
             out,
-            geometry=partial(
-                row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
-            ),
+            geometry=geometry,
             max_batch=max_batch,
             answers=answers,
             caption_tokens=caption_tokens,
@@ -98,7 +145,7 @@ def onnx(
     if as_json:
         typer.echo(report.to_json(), nl=False)
         return
-    _console().print(report.to_rich())
+    console().print(report.to_rich())
     worst = report.worst
     typer.echo(
         f"Wrote {out}: {len(report.cases)} comparisons passed, the worst {worst.relative_error:.1e} of the scale "
@@ -106,90 +153,115 @@ def onnx(
     )
 
 
-@app.command("frame-encoder")
-def frame_encoder_command(out: Annotated[Path, typer.Option(help="Folder to write the frame encoder to.")]) -> None:
+@app.command("frame-encoder", rich_help_panel=MAKE)
+def frame_encoder_command(
+    out: Annotated[Path, typer.Option(help="Folder to write the frame encoder to.", rich_help_panel=OUTPUT)],
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Write the packaged frame encoder: one feature per video frame, for training and for bundles."""
-    with _stages() as stage:
+    if dry_run:
+        from hero_export.dry_run import plan_frame_encoder
+
+        show_plan(plan_frame_encoder(out), as_json=as_json)
+        return
+    with stages() as stage:
         stage("Exporting the frame encoder")
         from hero_export.frame_encoder import export_frame_encoder
 
         spec = export_frame_encoder(out)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(spec), indent=2))
+        return
     typer.echo(
         f"Wrote {out}: {spec.name}, images of {spec.image_size} pixels, features of width {spec.feature_dim}, "
         f"fingerprint {spec.fingerprint[:12]}."
     )
 
 
-@app.command()
+@app.command(rich_help_panel=SERVE)
 def triton(
-    bundle: Annotated[Path, typer.Argument(help="What `hero-export onnx` wrote.")],
-    out: Annotated[Path, typer.Option(help="The model repository: a new folder, or an earlier repository to replace.")],
+    bundle: BundleFolder,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The model repository: a new folder, or an earlier repository to replace.", rich_help_panel=OUTPUT
+        ),
+    ],
     backend: Annotated[
         Literal["python", "onnxruntime"],
-        typer.Option(help="What runs the graphs in Triton; onnxruntime needs NVIDIA's image."),
+        typer.Option(help="What runs the graphs in Triton; onnxruntime needs NVIDIA's image.", rich_help_panel=SERVING),
     ] = "python",
-    device: Annotated[Literal["cpu", "gpu"], typer.Option(help="Where the graphs run.")] = "cpu",
+    device: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="Where the graphs run.", rich_help_panel=SERVING)
+    ] = "cpu",
+    queue_delay: Annotated[
+        float,
+        typer.Option(help="Seconds that a request may wait for others to share its batch.", rich_help_panel=SERVING),
+    ] = 0.001,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of one run on the CPU; all cores by default.", rich_help_panel=SERVING),
+    ] = None,
+    require_signature: RequireSignature = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the model repository that a Triton Inference Server loads."""
-    from hero_export.triton import write_repository
+    if dry_run:
+        from hero_export.dry_run import plan_repository
 
-    path = write_repository(bundle, out, backend=backend, device=device)
+        plan = plan_repository(bundle, out, require_signature=require_signature or None, python=backend == "python")
+        show_plan(plan, as_json=as_json)
+        return
+    with stages() as stage:
+        stage(f"Writing {out}")
+        from hero_export.triton import write_repository
+
+        path = write_repository(
+            bundle,
+            out,
+            backend=backend,
+            device=device,
+            queue_delay=queue_delay,
+            threads=threads,
+            require_signature=require_signature or None,
+        )
+    if as_json:
+        typer.echo(json.dumps({"repository": str(path), "backend": backend, "device": device}, indent=2))
+        return
     typer.echo(f"Wrote {path}. Start it with: hero serve {path}")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKS)
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="What `hero-export onnx` wrote.")],
+    bundle: BundleFolder,
+    require_signature: RequireSignature = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle's files and show its graphs: operators, beside those that the architecture implies, sizes, precision."""
     from hero_export.inspection import inspect_bundle
 
-    inspection = inspect_bundle(bundle)
+    inspection = inspect_bundle(bundle, require_signature=require_signature or None)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(inspection), indent=2))
         inspection.require_fused()
         return
-    _console().print(inspection.to_rich())
+    console().print(inspection.to_rich())
     manifest = inspection.manifest
     geometry = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(manifest.geometry).items())
-    typer.echo(f"Task {manifest.task}, fingerprint {manifest.fingerprint}.")
-    typer.echo(f"Rows: {geometry}. Frame encoder: {manifest.frame_encoder.name}.")
-    typer.echo(f"All {len(manifest.files)} files are the ones that were exported.")
+    facts = [
+        f"Task {manifest.task}, fingerprint {manifest.fingerprint}.",
+        f"Rows: {geometry}. Frame encoder: {manifest.frame_encoder.name}.",
+        f"All {len(manifest.files)} files are the ones that were exported.",
+    ]
+    if require_signature:
+        facts.append("A required key signed the bundle.")
+    typer.echo(without_controls("\n".join(facts), keep="\n"))
     inspection.require_fused()
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=TABLE_WIDTH)
-
-
-@contextmanager
-def _stages() -> Iterator[Stage]:
-    """Show on standard error which stage runs, and how long each took."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True)
-    running: list[tuple[str, float]] = []
-
-    with console.status("Starting") as status:
-
-        def finish() -> None:
-            if running:
-                stage, began = running.pop()
-                console.print(f"{escape(stage)} [dim]{time.perf_counter() - began:.1f} s[/dim]", highlight=False)
-
-        def begin(stage: str) -> None:
-            finish()
-            running.append((stage, time.perf_counter()))
-            status.update(escape(stage))
-
-        yield begin
-        finish()
-
+register(app)
 
 if __name__ == "__main__":
     main()

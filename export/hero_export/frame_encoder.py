@@ -50,6 +50,20 @@ class PooledEfficientNet(nn.Module):
         return self.body.extract_features(pixels).mean(dim=(2, 3))
 
 
+def packaged_graph() -> Graph:
+    """The packaged frame encoder, to be exported.
+
+    Raises:
+        MissingPackageError: the packages with the network and its weights are not installed.
+    """
+    return Graph(
+        FRAME_GRAPH,
+        PooledEfficientNet().eval(),
+        inputs=(TensorSpec(INPUT, "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3)),),
+        outputs=(TensorSpec(OUTPUT, "float32", (-1, FEATURE_DIM)),),
+    )
+
+
 def export_frame_encoder(out: Path) -> FrameEncoderSpec:
     """Write the packaged frame encoder: ``frame_encoder.onnx`` and ``frame_encoder.json``.
 
@@ -64,19 +78,13 @@ def export_frame_encoder(out: Path) -> FrameEncoderSpec:
         ExportError: the exporter cannot translate the network.
         VerificationError: onnxruntime gives other features than torch.
     """
-    module = PooledEfficientNet().eval()
-    graph = Graph(
-        FRAME_GRAPH,
-        module,
-        inputs=(TensorSpec(INPUT, "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3)),),
-        outputs=(TensorSpec(OUTPUT, "float32", (-1, FEATURE_DIM)),),
-    )
+    graph = packaged_graph()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         export_graph(graph, Path(scratch) / GRAPH_FILE)
         spec = describe_frame_encoder(scratch, NAME)
-        _verify(module, Path(scratch))
+        _verify(graph.module, Path(scratch))
         for name in (GRAPH_FILE, SPEC_FILE):
             os.replace(Path(scratch) / name, out / name)
     return spec

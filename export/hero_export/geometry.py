@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hero_export.errors import GeometryError
-from hero_sdk.rows import RowGeometry
+from hero_sdk.geometry import RowGeometry
 
 if TYPE_CHECKING:
     from hero_train.config import HeroConfig

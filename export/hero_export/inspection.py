@@ -11,6 +11,7 @@ from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_m
 from hero_export.operators import fused_counts
 from hero_export.report import rich_table
 from hero_sdk.manifest import Manifest, read_bundle
+from hero_sdk.signature import PublicKeys
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,13 +78,18 @@ class BundleInspection:
         return rich_table("Graphs", COLUMNS, [_cells(graph) for graph in self.graphs])
 
 
-def inspect_bundle(bundle: Path) -> BundleInspection:
+def inspect_bundle(bundle: Path, *, require_signature: PublicKeys | None = None) -> BundleInspection:
     """Look into the graphs of a bundle.
+
+    Args:
+        bundle: the folder.
+        require_signature: public keys of which one must have signed the bundle; None asks for no signature.
 
     Raises:
         BundleError: the bundle is incomplete, altered or of another format.
+        SignatureError: none of the required keys signed it.
     """
-    manifest = read_bundle(bundle)
+    manifest = read_bundle(bundle, require_signature=require_signature)
     graphs = []
     for name, spec in manifest.graphs.items():
         path = bundle / spec.file

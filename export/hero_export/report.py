@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hero_export.speed import SpeedComparison
+REPORT_JSON = "reports/export.json"
+REPORT_TEXT = "reports/export.md"
 
 TOOLS = ("hero-video-sdk", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
@@ -115,21 +117,21 @@ class ExportReport:
             "# Export report",
             f"Bundle fingerprint `{self.fingerprint}`.",
             "## Graphs",
-            _markdown_table(GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
+            markdown_table(GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
             "## Comparison with the model",
             "onnxruntime on the CPU against PyTorch (float32, eager), on the slots that hold something. The error is absolute; the "
             f"cosine is the smallest of all vectors. Tolerances: {limits} (the error as a share of the scale).",
-            _markdown_table(CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
+            markdown_table(CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
             *self._speed_sections(),
             "## Versions",
-            _markdown_table(("tool", "version"), [list(item) for item in self.tools.items()]),
+            markdown_table(("tool", "version"), [list(item) for item in self.tools.items()]),
         ]
         return "\n\n".join(sections) + "\n"
 
     def _speed_sections(self) -> list[str]:
         if not self.speed:
             return []
-        table = _markdown_table(SPEED_COLUMNS, [_speed_cells(one) for one in self.speed])
+        table = markdown_table(SPEED_COLUMNS, [_speed_cells(one) for one in self.speed])
         return [
             "## Standard and onnxruntime's operators",
             "Medians in onnxruntime on the CPU of the machine that exported, the two forms in turn; the ratio is the median over "
@@ -200,7 +202,8 @@ def _speed_cells(one: SpeedComparison) -> list[str]:
     ]
 
 
-def _markdown_table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+def markdown_table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    """A table for Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -209,11 +212,13 @@ def rich_table(title: str, columns: tuple[str, ...], rows: list[list[str]]) -> T
     """A table for a terminal."""
     from rich.table import Table
 
+    from hero_sdk.terminal import printable
+
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))  # names from a bundle are no markup
     return table
 
 

@@ -1,5 +1,6 @@
 """Writes the model repository that a Triton Inference Server loads, from a bundle and the templates of ``triton_repo/``.
 
+REPO/reproduce.sh                    how it was written
 REPO/hero-repository.json            what this folder is, and from which bundle
 REPO/hero_bundle/{config.pbtxt,1/}   hands the manifest and the tokenizer to clients
 REPO/hero_<graph>/config.pbtxt       one model per graph of the bundle
@@ -9,19 +10,32 @@ REPO/hero_<graph>/1/                 model.onnx (with its external weights, if a
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from string import Template
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
+from hero_export.report import tool_versions
+from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
 from hero_sdk.engines.triton import BUNDLE_MODEL, FINGERPRINT_PARAMETER, GRAPH_FILE, SHA256_PARAMETER, model_name
 from hero_sdk.errors import BundleError, InputError, require
-from hero_sdk.manifest import MANIFEST_FILE, RETRIEVAL, TASK_GRAPHS, GraphSpec, Manifest, TensorSpec, read_bundle
+from hero_sdk.manifest import (
+    MANIFEST_FILE,
+    RETRIEVAL,
+    TASK_GRAPHS,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    read_bundle,
+    sha256_of,
+)
+from hero_sdk.onnx_file import read_outline
+from hero_sdk.signature import PublicKeys
 from hero_sdk.triton_process import REPOSITORY_FILE
 
 __all__ = ["REPOSITORY_FILE", "Backend", "Device", "write_repository"]
@@ -40,6 +54,7 @@ def write_repository(
     device: Device = "cpu",
     queue_delay: float = 0.001,
     threads: int | None = None,
+    require_signature: PublicKeys | None = None,
 ) -> Path:
     """Write a model repository from a bundle.
 
@@ -53,6 +68,7 @@ def write_repository(
         device: ``gpu`` asks for one instance on every GPU of the server.
         queue_delay: how long a request may wait for others to share its batch, in seconds.
         threads: threads of one run on the CPU; None for all cores that the server may use.
+        require_signature: public keys of which one must have signed the bundle; None asks for no signature.
 
     Returns:
         ``out`` as a path.
@@ -60,6 +76,7 @@ def write_repository(
     Raises:
         BundleError: the bundle is incomplete, altered, of a task that is not served yet, or has a graph that Triton cannot
             describe.
+        SignatureError: none of the required keys signed the bundle.
         InputError: ``out`` holds something else, or an argument has no meaning.
     """
     bundle, out = Path(bundle), Path(out)
@@ -71,12 +88,10 @@ def write_repository(
         raise InputError(
             f"queue_delay is {queue_delay} s and threads {threads}; expected 0 to 10 s and at least 1 thread."
         )
-    _refuse_foreign_folder(out)
-    manifest = read_bundle(bundle)
-    _check_task(bundle, manifest)
-    _check_names(manifest)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+    check_repository_place(out)
+    manifest = read_for_triton(bundle, require_signature)
+    script = _script(bundle, backend, device, queue_delay, threads)
+    with _disk_errors(out), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         _write_bundle_model(new / BUNDLE_MODEL, bundle, manifest)
@@ -89,6 +104,7 @@ def write_repository(
             "device": device,
             "models": [BUNDLE_MODEL, *map(model_name, manifest.graphs)],
         }
+        (new / SCRIPT_FILE).write_text(script, encoding="utf-8")
         (new / REPOSITORY_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if out.exists():
             out.rename(Path(temporary) / "old")  # goes with the temporary folder
@@ -96,7 +112,23 @@ def write_repository(
     return out
 
 
-def _refuse_foreign_folder(out: Path) -> None:
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written ({error}). See that there is room on the disk and that the folder may be written to."
+        ) from error
+
+
+def check_repository_place(out: Path) -> None:
+    """Refuse a place that holds anything but an earlier repository.
+
+    Raises:
+        InputError: it does.
+    """
     if not out.exists() or (out / REPOSITORY_FILE).is_file():
         return
     if not out.is_dir() or any(out.iterdir()):
@@ -106,28 +138,22 @@ def _refuse_foreign_folder(out: Path) -> None:
         )
 
 
-def _check_task(bundle: Path, manifest: Manifest) -> None:
-    """Say what cannot be served yet: the SDK's client has the way through a server's graphs for retrieval alone."""
+def read_for_triton(bundle: Path, require_signature: PublicKeys | None = None) -> Manifest:
+    """Read and check a bundle; that of another task than retrieval is refused.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered, or of a task that is not served yet.
+        SignatureError: none of the required keys signed it.
+    """
+    manifest = read_bundle(bundle, require_signature=require_signature)
     if manifest.task != RETRIEVAL:
+        # The SDK's client has the way through a server's graphs for retrieval alone.
         own = [graph for graph in manifest.graphs if graph not in TASK_GRAPHS[RETRIEVAL]]
         raise BundleError(
             f"{bundle} is for {manifest.task}; expected a bundle for {RETRIEVAL}, since nothing serves the graphs {own} to clients "
             "yet. Run the bundle in the process of its users: hero_sdk.load."
         )
-
-
-def _check_names(manifest: Manifest) -> None:
-    """Names become folders and file names of the repository; a bundle that comes from elsewhere must not choose others."""
-    for graph in manifest.graphs:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", graph) or model_name(graph) == BUNDLE_MODEL:
-            raise BundleError(
-                f"The manifest names a graph '{graph}'; expected small letters, digits and _, and not 'bundle'."
-            )
-    tokenizer = PurePosixPath(manifest.tokenizer)
-    if tokenizer.is_absolute() or ".." in tokenizer.parts:
-        raise BundleError(
-            f"The manifest has its tokenizer at {tokenizer}; expected a path inside the bundle, without '..'."
-        )
+    return manifest
 
 
 def _write_bundle_model(folder: Path, bundle: Path, manifest: Manifest) -> None:
@@ -152,16 +178,7 @@ def _write_graph_model(
     spec = manifest.graphs[graph]
     version = folder / VERSION_FOLDER
     template = _template_folder() / "hero_graph"
-    # The graph gets the name that Triton expects; its external weights keep the names that the graph knows them by.
-    sources = {GRAPH_FILE: spec.file}
-    graph_folder = Path(spec.file).parent
-    for location in _external_files(bundle / spec.file):
-        source = (graph_folder / location).as_posix()
-        if source not in manifest.files:
-            raise BundleError(
-                f"{bundle / spec.file} keeps weights in {location}, which the manifest does not list. Export the bundle again."
-            )
-        sources[location] = source
+    sources = graph_sources(bundle, spec)
     for name, source in sources.items():
         _copy(bundle / source, version / name)
     if backend == "python":
@@ -182,6 +199,39 @@ def _write_graph_model(
         "parameters": "\n".join(_parameter(key, value) for key, value in parameters.items()),
     }
     _write_config(folder / "config.pbtxt", template / f"config.{backend}.pbtxt", values)
+
+
+def graph_sources(bundle: Path, spec: GraphSpec) -> dict[str, str]:
+    """The files of a graph in the bundle, by their names in its model's version folder.
+
+    The graph gets the name that Triton expects; its external weights keep the names that the graph knows them by.
+
+    Raises:
+        BundleError: weights under the graph's own new name.
+    """
+    sources = {GRAPH_FILE: spec.file}
+    for location in read_outline(bundle, spec.file).external_files:
+        if location == GRAPH_FILE:
+            raise BundleError(
+                f"{bundle / spec.file} keeps weights in {location}, the name that Triton expects the graph under. "
+                "Save the graph with another name for its weights."
+            )
+        sources[location] = PurePosixPath(spec.file).with_name(location).as_posix()
+    return sources
+
+
+def _script(bundle: Path, backend: Backend, device: Device, queue_delay: float, threads: int | None) -> str:
+    """How the repository is written again; the manifest's sha256 stands for the whole bundle, whose files it has."""
+    command: list[Word] = ["hero-export", "triton", Variable("BUNDLE"), "--out", Variable("OUT")]
+    command += ["--backend", backend, "--device", device, "--queue-delay", queue_delay]
+    if threads is not None:
+        command += ["--threads", threads]
+    return reproduce_script(
+        command,
+        variables={"BUNDLE": "the folder of the bundle", "OUT": "the folder to write the repository to"},
+        inputs={Variable("BUNDLE", MANIFEST_FILE): sha256_of(bundle / MANIFEST_FILE)},
+        tools=tool_versions(),
+    )
 
 
 def _thread_parameters(backend: Backend, threads: int) -> dict[str, str]:
@@ -244,33 +294,6 @@ def _write_config(path: Path, template: Path, values: dict[str, str]) -> None:
     text_format = require("google.protobuf.text_format", "export", "write a Triton model repository")
     text_format.Parse(text, messages.ModelConfig())
     path.write_text(text, encoding="utf-8")
-
-
-def _external_files(graph: Path) -> list[str]:
-    """The files, relative to the graph's folder, in which an ONNX graph keeps its weights."""
-    onnx = require("onnx", "export", "read the graphs of a bundle")
-    model = onnx.load(graph, load_external_data=False)
-    locations = {
-        entry.value
-        for tensor in _weights(model.graph)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for location in locations:
-        if Path(location).is_absolute() or ".." in Path(location).parts or location == GRAPH_FILE:
-            raise BundleError(f"{graph} keeps weights in {location}, outside of its folder. Do not use this bundle.")
-    return sorted(locations)
-
-
-def _weights(graph: Any) -> Iterator[Any]:
-    """Every tensor that a graph stores, those of its subgraphs included."""
-    yield from graph.initializer
-    attributes: Iterable[Any] = (attribute for node in graph.node for attribute in node.attribute)
-    for attribute in attributes:
-        yield from (attribute.t, *attribute.tensors)
-        for subgraph in (attribute.g, *attribute.graphs):
-            yield from _weights(subgraph)
 
 
 def _copy(source: Path, target: Path) -> None:

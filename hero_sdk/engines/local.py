@@ -14,6 +14,7 @@ from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.engines.session import open_session
 from hero_sdk.errors import BundleError, EngineError, InputError
 from hero_sdk.manifest import GraphSpec, Manifest, TensorSpec, read_bundle
+from hero_sdk.signature import PublicKeys
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,16 +42,23 @@ class LocalEngine:
         bundle: folder that ``hero-export onnx`` wrote.
         threads: how many threads compute one call; default: the physical cores that this process may use.
         providers: onnxruntime's execution providers; default: CUDA where it can be used, then the CPU.
+        require_signature: public keys of which one must have signed the bundle; None asks for no signature.
 
     Raises:
         BundleError: the bundle is incomplete, altered or of another format.
+        SignatureError: none of the required keys signed it.
     """
 
     def __init__(
-        self, bundle: Path | str, *, threads: int | None = None, providers: Sequence[str] | None = None
+        self,
+        bundle: Path | str,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        require_signature: PublicKeys | None = None,
     ) -> None:
         self._bundle = Path(bundle)
-        self._manifest = read_bundle(self._bundle)
+        self._manifest = read_bundle(self._bundle, require_signature=require_signature)
         self._tokenizer_json = (self._bundle / self._manifest.tokenizer).read_text(encoding="utf-8")
         self._threads = threads
         self._providers = providers

@@ -1,6 +1,6 @@
-"""A real Triton server on a tiny bundle, started once for all integration tests.
+"""What integration tests share: a real Triton server on a tiny bundle, and a training set; each is made once.
 
-It needs the server's environment: ``python -m hero_sdk.serve --setup``. Without it these tests fail; they never skip.
+The server needs the server's environment: ``python -m hero_sdk.serve --setup``. Without it these tests fail; they never skip.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 from hero_export.triton import write_repository
 from hero_sdk.serve import Server, running_server
 from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_training import write_training_set
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,9 @@ def tiny_repository(tiny_bundle: Path) -> Path:
 def triton_server(tiny_repository: Path) -> Iterator[Server]:
     with running_server(tiny_repository) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def training_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos, subtitles and annotations of every task; runs keep the features there, so that they are extracted once."""
+    return write_training_set(tmp_path_factory.mktemp("set"))

@@ -11,11 +11,13 @@ from transformers import RobertaConfig, RobertaModel
 
 from hero_train.model.hero import HeroModel
 from hero_train.optimisation import FINAL_RATE
-from hero_train.recipes import vcmr
-from hero_train.run_config import load_run_config
-from tests.tiny_training import TINY, write_training_set
+from hero_train.recipes import retrieval
+from hero_train.run_config import load_config
+from hero_train.tokenizer import train_tokenizer_json
+from tests.tiny_training import TINY, VIDEOS, write_training_set
 
 WORDS = 300
+LINES = [line for _, lines in VIDEOS.values() for line in lines]
 DECIDED = ("hidden_size", "num_heads", "intermediate_size", "text_positions")
 
 
@@ -36,11 +38,13 @@ def test_a_run_begins_with_the_robertas_words_and_fits_the_rest_to_the_features(
         )
     )
     roberta.save_pretrained(tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text(train_tokenizer_json(LINES, WORDS), encoding="utf-8")
     content = {
+        "task": "retrieval",
         "output": "run",
         "frame_encoder": "encoder",
         "data": {"videos": "videos", "subtitles": "subtitles", "train": "queries.jsonl", "features": "features"},
-        "tokenizer": {"vocabulary": WORDS},
+        "tokenizer": {"source": "start/tokenizer.json"},
         "initial": "roberta:start",
         "model": {name: value for name, value in TINY.items() if name not in DECIDED},
         "sampling": {"videos": 6, "queries_per_video": 3},
@@ -50,7 +54,7 @@ def test_a_run_begins_with_the_robertas_words_and_fits_the_rest_to_the_features(
         "threads": 1,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    result = vcmr.run(load_run_config(tmp_path / "run.yaml"))
+    result = retrieval.run(load_config(tmp_path / "run.yaml"))
 
     weights = HeroModel.from_pretrained(result.checkpoint).state_dict()
     words = roberta.embeddings.word_embeddings.weight.detach()

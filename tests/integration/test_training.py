@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.rows import RowGeometry
 from hero_sdk.tokens import TextTokenizer
-from hero_train import cli
+from hero_train import cli, training
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import read_moment_queries
 from hero_train.data.corpus import build_corpus
@@ -28,36 +27,26 @@ from hero_train.data.sampling import RetrievalBatch, RetrievalSampler
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.evaluate import evaluate_retrieval
 from hero_train.model.hero import HeroModel
-from hero_train.recipes import vcmr
-from hero_train.run_config import RunConfig, load_run_config
-from tests.tiny_training import TINY, VIDEOS, write_annotations, write_training_set
+from hero_train.recipes import retrieval
+from hero_train.run_config import BaseRunConfig, load_config
+from hero_train.submissions import read_retrieval
+from hero_train.tokenizer import train_tokenizer_json
+from tests.tiny_training import (
+    TINY,
+    VIDEOS,
+    forget_the_last_run,
+    read_log,
+    run_settings,
+    write_annotations,
+    write_training_set,
+)
 
-STEPS = 80
 QUERIES = sum(len(lines) for _, lines in VIDEOS.values())
 
 
 def settings(**changes: Any) -> dict[str, Any]:
     """A run that learns the training set by heart, and is judged on the same queries."""
-    return {
-        "output": "run",
-        "frame_encoder": "encoder",
-        "data": {
-            "videos": "videos",
-            "subtitles": "subtitles",
-            "train": "queries.jsonl",
-            "validation": "queries.jsonl",
-            "features": "features",
-        },
-        "tokenizer": {"vocabulary": 400},
-        "model": {**TINY, "hidden_size": 32, "intermediate_size": 64, "hidden_dropout": 0.1},
-        "sampling": {"videos": 6, "queries_per_video": 3},
-        "loss": {"ranking": "nce", "video_weight": 1.0, "query_weight": 1.0, "clip_weight": 1.0, "span_weight": 0.5},
-        "optimisation": {"steps": STEPS, "warmup": 5, "learning_rate": 0.01},
-        "rows": {"slots": 64, "frames": 32, "temporal_slots": 32, "query_tokens": 16},
-        "precision": "fp32",
-        "threads": 1,
-        **changes,
-    }
+    return run_settings("retrieval", model={**run_settings("retrieval")["model"], "hidden_dropout": 0.1}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +59,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_run_per_process() -> None:
-    """Accelerate keeps the settings of the first run of a process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
 
 
-def config(made: Path, output: Path, *overrides: str) -> RunConfig:
-    return load_run_config(made / "run.yaml", [f"output={output}", *overrides])
-
-
-def read_log(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+def config(made: Path, output: Path, *overrides: str) -> BaseRunConfig:
+    return load_config(made / "run.yaml", [f"output={output}", *overrides])
 
 
 @pytest.fixture(scope="module")
 def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of one run of the command, and what it printed."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_the_last_run()
     output = tmp_path_factory.mktemp("trained") / "run"
     arguments = ["run", str(made / "run.yaml"), "--set", f"output={output}", "--set", "evaluate_every=20"]
     result = CliRunner().invoke(cli.app, [*arguments, "--set", "checkpoint_every=20"], catch_exceptions=False)
@@ -95,9 +79,9 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_it_learns_the_training_set_by_heart(trained: tuple[Path, str]) -> None:
     results = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))["validation"]
-    assert (results["queries"], results["videos"]) == (QUERIES, len(VIDEOS))
+    assert results["counts"] == {"queries": QUERIES, "videos": len(VIDEOS)}
     for name in ("VR/R@1", "SVMR/R@1/IoU=0.7", "VCMR/R@1/IoU=0.7"):
-        assert results["chance"][name] < 0.2
+        assert results["baselines"]["chance"][name] < 0.2
         assert results["metrics"]["all"][name] > 0.8, (name, results["metrics"]["all"])
     assert set(results["metrics"]) == {"all", "t"}
 
@@ -112,7 +96,7 @@ def test_the_command_prints_the_headline_metrics_beside_chance(trained: tuple[Pa
     output, printed = trained
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))["validation"]
     rows = {cells[0]: cells[1:] for line in printed.splitlines() if (cells := line.split())}
-    for kind, values in {**results["metrics"], "chance": results["chance"]}.items():
+    for kind, values in {**results["metrics"], **results["baselines"]}.items():
         assert rows[kind] == [f"{100 * values[name]:.1f}" for name in HEADLINE]
     assert f"{QUERIES} queries, {len(VIDEOS)} videos" in printed
     assert f"The checkpoint is {output / 'checkpoint'}." in printed
@@ -121,7 +105,7 @@ def test_the_command_prints_the_headline_metrics_beside_chance(trained: tuple[Pa
 def test_the_log_has_the_loss_and_the_evaluation_of_each_step(trained: tuple[Path, str]) -> None:
     entries = read_log(trained[0])
     for kind in ("loss", "validation"):
-        assert [entry["step"] for entry in entries if kind in entry] == [20, 40, 60, 80]
+        assert [entry["step"] for entry in entries if kind in entry] == [20, 40, 60, 80, 100, 120]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     for loss in losses:
         assert loss["total"] == pytest.approx(sum(value for name, value in loss.items() if name != "total"), rel=1e-5)
@@ -150,16 +134,16 @@ def test_the_checkpoint_is_whole(made: Path, trained: tuple[Path, str]) -> None:
     found = evaluate_retrieval(model, corpus, RowGeometry(**settings()["rows"]))
     results = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))["validation"]
     assert found.metrics == results["metrics"]
-    assert found.chance == results["chance"]
+    assert found.baselines == results["baselines"]
 
 
 def test_the_record_of_the_run_describes_it(made: Path, trained: tuple[Path, str]) -> None:
     overrides = ["evaluate_every=20", "checkpoint_every=20"]
-    assert load_run_config(trained[0] / "config.yaml") == config(made, trained[0], *overrides)
+    assert load_config(trained[0] / "config.yaml") == config(made, trained[0], *overrides)
 
 
 def test_only_the_newest_states_are_kept(trained: tuple[Path, str]) -> None:
-    assert sorted(path.name for path in (trained[0] / "steps").iterdir()) == ["step-000060", "step-000080"]
+    assert sorted(path.name for path in (trained[0] / "steps").iterdir()) == ["step-000100", "step-000120"]
 
 
 RESUMED = (
@@ -181,8 +165,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int
 ) -> None:
     """Broken off before the first checkpoint, between two, and right after one."""
-    whole = vcmr.run(config(made, tmp_path / "whole", *RESUMED))
-    rate = vcmr.learning_rate
+    whole = retrieval.run(config(made, tmp_path / "whole", *RESUMED))
+    rate = training.learning_rate
 
     def break_off(step: int, *arguments: Any) -> float:
         if step == broken_at:
@@ -191,12 +175,12 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
 
     broken = config(made, tmp_path / "broken", *RESUMED)
     with monkeypatch.context() as patch:
-        patch.setattr(vcmr, "learning_rate", break_off)
+        patch.setattr(training, "learning_rate", break_off)
         with pytest.raises(KeyboardInterrupt):
-            vcmr.run(broken)
+            retrieval.run(broken)
     assert not (broken.output / "results.json").exists()
     torch.manual_seed(99)
-    resumed = vcmr.run(broken, resume=True)
+    resumed = retrieval.run(broken, resume=True)
     assert resumed.evaluations == whole.evaluations
     for name in ("checkpoint/model.safetensors", "steps/step-000009/model.safetensors"):
         one, other = load_file(tmp_path / "whole" / name), load_file(tmp_path / "broken" / name)
@@ -210,34 +194,34 @@ def test_another_seed_ends_elsewhere(made: Path, tmp_path: Path) -> None:
     """What the test above shows."""
     ends = []
     for seed in (1, 2):
-        run = vcmr.run(config(made, tmp_path / str(seed), "optimisation.steps=2", f"seed={seed}"))
+        run = retrieval.run(config(made, tmp_path / str(seed), "optimisation.steps=2", f"seed={seed}"))
         ends.append((run.checkpoint / "model.safetensors").read_bytes())
     assert ends[0] != ends[1]
 
 
 def test_a_finished_run_can_be_resumed_and_trains_no_further(made: Path, tmp_path: Path) -> None:
     short = config(made, tmp_path, "optimisation.steps=3", "checkpoint_every=3")
-    first = vcmr.run(short)
+    first = retrieval.run(short)
     weights = (first.checkpoint / "model.safetensors").read_bytes()
-    assert vcmr.run(short, resume=True).evaluations == first.evaluations
+    assert retrieval.run(short, resume=True).evaluations == first.evaluations
     assert (first.checkpoint / "model.safetensors").read_bytes() == weights
 
 
 def test_an_earlier_run_is_not_overwritten(made: Path, tmp_path: Path) -> None:
     short = config(made, tmp_path, "optimisation.steps=2", "checkpoint_every=1")
-    vcmr.run(short)
+    retrieval.run(short)
     with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run\. Pass --resume"):
-        vcmr.run(short)
+        retrieval.run(short)
 
 
 def test_a_run_with_another_architecture_is_not_resumed(made: Path, tmp_path: Path) -> None:
-    vcmr.run(config(made, tmp_path, "optimisation.steps=1", "checkpoint_every=1"))
+    retrieval.run(config(made, tmp_path, "optimisation.steps=1", "checkpoint_every=1"))
     with pytest.raises(CheckpointError, match="another architecture"):
-        vcmr.run(config(made, tmp_path, "optimisation.steps=1", "model.temporal_layers=2"), resume=True)
+        retrieval.run(config(made, tmp_path, "optimisation.steps=1", "model.temporal_layers=2"), resume=True)
 
 
 def test_without_validation_the_last_model_is_kept(made: Path, tmp_path: Path) -> None:
-    result = vcmr.run(
+    result = retrieval.run(
         config(made, tmp_path, "data.validation=null", "optimisation.steps=4", "evaluate_every=1", "checkpoint_every=4")
     )
     assert result.evaluations == {}
@@ -249,16 +233,18 @@ def test_without_validation_the_last_model_is_kept(made: Path, tmp_path: Path) -
 def test_every_split_but_the_training_split_is_judged(made: Path, tmp_path: Path) -> None:
     lines = (made / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "test.jsonl").write_text("\n".join(lines[:4]), encoding="utf-8")
-    result = vcmr.run(config(made, tmp_path / "run", f"data.test={tmp_path / 'test.jsonl'}", "optimisation.steps=1"))
-    assert {name: (split.queries, split.videos) for name, split in result.evaluations.items()} == {
-        "validation": (QUERIES, len(VIDEOS)),
-        "test": (4, 2),
+    result = retrieval.run(
+        config(made, tmp_path / "run", f"data.test={tmp_path / 'test.jsonl'}", "optimisation.steps=1")
+    )
+    assert {name: split.counts for name, split in result.evaluations.items()} == {
+        "validation": {"queries": QUERIES, "videos": len(VIDEOS)},
+        "test": {"queries": 4, "videos": 2},
     }
 
 
 def test_training_without_subtitles(made: Path, tmp_path: Path) -> None:
-    result = vcmr.run(config(made, tmp_path, "data.subtitles=null", "optimisation.steps=2"))
-    assert result.evaluations["validation"].queries == QUERIES
+    result = retrieval.run(config(made, tmp_path, "data.subtitles=null", "optimisation.steps=2"))
+    assert result.evaluations["validation"].counts["queries"] == QUERIES
 
 
 def assert_nothing_was_trained(output: Path) -> None:
@@ -272,7 +258,7 @@ def test_a_missing_video_ends_the_run_before_training(made: Path, tmp_path: Path
     with pytest.raises(
         DataError, match=r"2 videos that the annotations name are not in .*videos, such as seventh, eighth\."
     ):
-        vcmr.run(config(made, tmp_path / "run", f"data.validation={extra}"))
+        retrieval.run(config(made, tmp_path / "run", f"data.validation={extra}"))
     assert_nothing_was_trained(tmp_path / "run")
 
 
@@ -283,7 +269,7 @@ def test_a_video_that_cannot_be_read_ends_the_run_before_training(made: Path, tm
     with pytest.raises(
         DataError, match=r"1 videos cannot be read, such as third: .*third\.mp4 cannot be read as a video"
     ):
-        vcmr.run(config(made, tmp_path / "run", *changes))
+        retrieval.run(config(made, tmp_path / "run", *changes))
     assert_nothing_was_trained(tmp_path / "run")
 
 
@@ -306,13 +292,13 @@ def test_a_setting_that_cannot_work_ends_the_run_before_training(
     made: Path, tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
-        vcmr.run(config(made, tmp_path, override, "optimisation.steps=2"))
+        retrieval.run(config(made, tmp_path, override, "optimisation.steps=2"))
     assert_nothing_was_trained(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(made: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"The loss of step \d+ is (nan|inf)\. Lower optimisation\.learning_rate"):
-        vcmr.run(config(made, tmp_path, "optimisation.learning_rate=1.0e+30"))
+        retrieval.run(config(made, tmp_path, "optimisation.learning_rate=1.0e+30"))
 
 
 def test_a_run_begins_with_the_initial_checkpoint(made: Path, tmp_path: Path, trained: tuple[Path, str]) -> None:
@@ -323,7 +309,7 @@ def test_a_run_begins_with_the_initial_checkpoint(made: Path, tmp_path: Path, tr
         "optimisation.steps=1",
         "optimisation.learning_rate=1.0e-9",
     ]
-    result = vcmr.run(config(made, tmp_path, *overrides))
+    result = retrieval.run(config(made, tmp_path, *overrides))
     begun, ended = (
         HeroModel.from_pretrained(start).state_dict(),
         HeroModel.from_pretrained(result.checkpoint).state_dict(),
@@ -335,16 +321,18 @@ def test_an_initial_checkpoint_decides_the_clip_interval(made: Path, tmp_path: P
     """A model that was trained on clips of 3 s reads clips of 3 s, whatever the default is."""
     model = HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 6, "clip_interval": 3.0}))
     model.save_pretrained(tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text(train_tokenizer_json(["It rains."], 300), encoding="utf-8")
     overrides = [f"initial={tmp_path / 'start'}", f"data.features={tmp_path / 'features'}", "optimisation.steps=1"]
-    vcmr.run(config(made, tmp_path / "run", "model={}", *overrides))
+    retrieval.run(config(made, tmp_path / "run", "model={}", *overrides))
     (cached,) = (tmp_path / "features").rglob("first.safetensors")
     assert load_file(cached)["features"].shape == (3, 6)
 
 
 def test_an_initial_checkpoint_for_other_features_is_refused(made: Path, tmp_path: Path) -> None:
     HeroModel(HeroConfig(**{**TINY, "vocab_size": 400, "feature_dim": 7})).save_pretrained(tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text(train_tokenizer_json(["It rains."], 300), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"reads features of width 7 .*the frame encoder gives 6"):
-        vcmr.run(config(made, tmp_path / "run", f"initial={tmp_path / 'start'}", "model={}"))
+        retrieval.run(config(made, tmp_path / "run", f"initial={tmp_path / 'start'}", "model={}"))
 
 
 def test_moments_are_rounded_as_configured(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +348,9 @@ def test_moments_are_rounded_as_configured(made: Path, tmp_path: Path, monkeypat
     query = {"desc_id": 1, "desc": "A short one.", "vid_name": "first", "ts": [3.1, 5.0]}
     one = write_annotations(tmp_path / "one.jsonl", [query])
     for rounding in ("outward", "middle"):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        forget_the_last_run()
         changes = [f"data.train={one}", f"data.rounding={rounding}", "sampling.videos=1", "optimisation.steps=1"]
-        vcmr.run(config(made, tmp_path / rounding, *changes))
+        retrieval.run(config(made, tmp_path / rounding, *changes))
     assert seen == [[[2, 3]], [[2, 2]]]
 
 
@@ -398,3 +386,16 @@ def test_two_processes_train_one_model(made: Path, tmp_path: Path) -> None:
     assert [entry["step"] for entry in entries] == [20, 20]
     assert [kind for entry in entries for kind in ("loss", "validation") if kind in entry] == ["loss", "validation"]
     assert ended.stdout.count("The checkpoint is") == 1
+
+
+def test_eval_and_predict_measure_as_the_run_did(trained: tuple[Path, str], tmp_path: Path) -> None:
+    record, out, found = str(trained[0] / "config.yaml"), tmp_path / "moments.json", tmp_path / "metrics.json"
+    for arguments in (["predict", record, "--out", str(out)], ["eval", record, "--out", str(found)]):
+        ended = CliRunner().invoke(cli.app, [*arguments, "--split", "validation"], catch_exceptions=False)
+        assert ended.exit_code == 0
+    expected = json.loads((trained[0] / "results.json").read_text(encoding="utf-8"))
+    assert json.loads(found.read_text(encoding="utf-8")) == expected
+    queries = read_moment_queries(load_config(trained[0] / "config.yaml").data.validation)
+    written = read_retrieval(out, queries).metrics()["all"]
+    assert written["VCMR/R@1/IoU=0.7"] == expected["validation"]["metrics"]["all"]["VCMR/R@1/IoU=0.7"]
+    assert written["SVMR/R@10/IoU=0.5"] == expected["validation"]["metrics"]["all"]["SVMR/R@10/IoU=0.5"]

@@ -121,6 +121,13 @@ def authors_padded_corpus(evaluation: Evaluation) -> Tensor:
     return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts])
 
 
+def authors_names(group: str, name: str) -> tuple[str, str]:
+    """Table and entry of a metric of ours in their results: VCMR/R@1/IoU=0.7 of type v is v-0.7-r1 of VCMR_by_type."""
+    task, rank, *iou = name.split("/")
+    entry = "-".join([*(part.removeprefix("IoU=") for part in iou), "r" + rank.removeprefix("R@")])
+    return (task, entry) if group == "all" else (f"{task}_by_type", f"{group}-{entry}")
+
+
 def suppressed_with_quirk_4_among_100(evaluation: Evaluation, spans: Spans) -> Spans:
     """Suppression as theirs: the list was cut in place to what is handed in before it was to be suppressed."""
     limit = min(evaluation.settings["max_before_nms"], evaluation.settings["max_after_nms"])

@@ -28,7 +28,8 @@ from hero_train.data.features import VideoFeatures
 from hero_train.losses_answers import question_loss, statement_loss
 from hero_train.model.answers import AnswerOutput, HeroForQuestionAnswering, HeroForStatements
 from hero_train.model.layers import run_layers, segment_mask
-from hero_train.official import infer_config, load_official, our_name
+from hero_train.official import infer_config, load_official
+from hero_train.official_names import our_name
 from tests.parity.oracle import OracleBatch, OracleTokenizer, assert_close, oracle_folder, read_dump
 
 ACTIVATION, LOGIT = 1e-5, 1e-4

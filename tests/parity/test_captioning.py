@@ -18,7 +18,8 @@ from hero_sdk.rows import PackedVideos, RowGeometry
 from hero_sdk.sentence_search import BeamConfig, beam_search
 from hero_train.config import CaptioningConfig
 from hero_train.model.captioning import CachedStep, HeroForCaptioning
-from hero_train.official import infer_captioning_config, load_official, our_name
+from hero_train.official import infer_captioning_config, load_official
+from hero_train.official_names import our_name
 from hero_train.tasks.captioning import caption_loss
 from tests.parity.oracle import OracleBatch, assert_close, oracle_folder, read_dump
 

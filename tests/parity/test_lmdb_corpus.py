@@ -166,7 +166,22 @@ def test_a_query_without_a_moment_is_about_all_clips() -> None:
     for video in read(MSRVTT, SUBTITLES, SLOW, clip_interval=2.0).values():
         for query, annotation in zip(video.queries, video.annotations, strict=True):
             assert (query.first, query.last, query.marked) == (0, len(video.input.features) - 1, False)
-            assert (annotation.start, annotation.end) == (0.0, 2.0 * len(video.input.features))
+            assert annotation.moments == ()
+
+
+def test_a_query_that_several_annotators_marked(tmp_path: Path) -> None:
+    """The authors' preparation stores the annotation's moments as they are."""
+    name = next(iter(read()))
+    asked = read()[name].annotations[0].query_id
+    marked = [[0.0, 3.0], [3.0, 6.0], [3.0, 6.0], [1.5, 3.0]]
+    corpus, damage = read_lmdb_corpus(damaged(TVR, tmp_path, asked, {"target": marked}), SUBTITLES, FEATURES, CONFIG)
+    assert not damage.reasons
+    (video,) = (video for video in corpus if video.video_id == name)
+    place = [annotation.query_id for annotation in video.annotations].index(asked)
+    assert video.annotations[place].moments == tuple(map(tuple, marked))
+    assert (video.queries[place].first, video.queries[place].last) == moment_clips(
+        3.0, 6.0, 1.5, len(video.input.features)
+    )
 
 
 def test_long_queries_can_be_left_out() -> None:
@@ -216,7 +231,7 @@ def damaged(store: Path, to: Path, key: str, change: Any) -> Path:
     ]
     + [
         {"target": moment}
-        for moment in ([3.0, 2.0], [1.0], "5-6", [[1.0, 2.0], [1.0, 3.0]], [-1.0, 2.0], [0.0, float("nan")])
+        for moment in ([3.0, 2.0], [1.0], "5-6", [[1.0, 2.0], [3.0]], [-1.0, 2.0], [0.0, float("nan")])
     ]
     + [{"type": "picture"}],
 )

@@ -20,8 +20,9 @@ from hero_train.data.pretraining import FrameBatch, OrderBatch, WordBatch
 from hero_train.data.sampling import RetrievalBatch
 from hero_train.losses import IGNORED_TARGET, RetrievalLossConfig, ranking_losses, retrieval_loss, span_loss
 from hero_train.losses_pretraining import classification_loss, contrast_loss, regression_loss
-from hero_train.model.pretraining import HeroForPretraining, pretraining_from_official
-from hero_train.official import our_name
+from hero_train.model.pretraining import HeroForPretraining
+from hero_train.official_models import PRETRAINING, task_model_from_official
+from hero_train.official_names import our_name
 from hero_train.tasks.pretraining import PretrainingTask
 from hero_train.tasks.retrieval import RetrievalTask
 from tests.parity.authors import PACKED, authors_layout, authors_span_logits, loss_settings, padded_temporal
@@ -41,9 +42,10 @@ def model() -> HeroForPretraining:
     stored = read_dump("pretrain_state_dict")
     sizes = json.loads((oracle_folder() / "config" / "hero_finetune.json").read_text())["f_config"]
     vocabulary = sizes["vocab_size"] - stored["meta"]["vocab_pad"]
-    model, report = pretraining_from_official(
-        stored["state_dict"], num_heads=sizes["num_attention_heads"], vocabulary=vocabulary
+    model, report = task_model_from_official(
+        stored["state_dict"], PRETRAINING, num_heads=sizes["num_attention_heads"], vocabulary=vocabulary
     )
+    assert isinstance(model, HeroForPretraining)
     assert report.fresh == []
     assert set(report.left_out.values()) <= {
         "a constant buffer",

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from hero_sdk.rows import RowGeometry, pack_videos
 from hero_train.losses import RetrievalLossConfig, ranking_losses, retrieval_loss, span_loss
 from hero_train.model.hero import HeroModel
-from hero_train.official import our_name
+from hero_train.official_names import our_name
 from tests.parity.authors import PACKED, authors_layout, authors_span_logits, loss_settings
 from tests.parity.oracle import OracleBatch, assert_close, read_dump, read_model
 

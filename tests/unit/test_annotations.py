@@ -35,8 +35,7 @@ def test_a_line_of_tvr_is_read(tmp_path: Path) -> None:
             query_id="90200",
             text="Phoebe puts one of her ponytails in her mouth.",
             video_id="friends_s01e03_seg02_clip_19",
-            start=32.78,
-            end=37.79,
+            moments=((32.78, 37.79),),
             type="v",
         )
     ]
@@ -51,6 +50,24 @@ def test_order_is_kept_and_empty_lines_are_passed_over(tmp_path: Path) -> None:
 def test_a_query_without_type_is_about_both(tmp_path: Path) -> None:
     line = {name: value for name, value in LINE.items() if name != "type"}
     assert read_moment_queries(write(tmp_path / "train.jsonl", line))[0].type == "vt"
+
+
+def test_a_line_of_didemo_has_a_moment_of_each_annotator(tmp_path: Path) -> None:
+    """Training aims at the one that most of them marked, the first where none has more."""
+    marked = [[5, 10], [0, 5], [0, 5], [20, 30]]
+    (query,) = read_moment_queries(write(tmp_path / "train.jsonl", {**LINE, "ts": marked}))
+    assert query.moments == ((5.0, 10.0), (0.0, 5.0), (0.0, 5.0), (20.0, 30.0))
+    assert query.moment == (0.0, 5.0)
+    (query,) = read_moment_queries(write(tmp_path / "train.jsonl", {**LINE, "ts": marked[:2]}))
+    assert query.moment == (5.0, 10.0)
+
+
+def test_a_line_of_msrvtt_has_no_moment(tmp_path: Path) -> None:
+    """Its sentence is about the whole video."""
+    without = {name: value for name, value in LINE.items() if name != "ts"}
+    for query in read_moment_queries(write(tmp_path / "train.jsonl", without, {**LINE, "ts": None})):
+        assert query.moments == ()
+        assert query.moment is None
 
 
 def test_text_is_read_as_utf8_and_lines_end_at_line_feeds_only(tmp_path: Path) -> None:
@@ -74,10 +91,10 @@ def test_a_file_with_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> No
         ("[1, 2]", "is a list; expected an object"),
         ("3", "is a int; expected an object"),
         *(
-            ({key: value for key, value in LINE.items() if key != name}, rf"has no \['{name}'\]; a moment query has")
-            for name in ("desc_id", "desc", "vid_name", "ts")
+            ({key: value for key, value in LINE.items() if key != name}, rf"has no \['{name}'\]; a query has")
+            for name in ("desc_id", "desc", "vid_name")
         ),
-        ({"desc_id": 1}, r"has no \['desc', 'vid_name', 'ts'\]"),
+        ({"desc_id": 1}, r"has no \['desc', 'vid_name'\]"),
         ({**LINE, "type": "video"}, r"has type 'video'; expected one of \('v', 't', 'vt'\)"),
         ({**LINE, "type": None}, "has type None"),
         ({**LINE, "desc": " \t"}, "has an empty desc"),
@@ -88,7 +105,9 @@ def test_a_file_with_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> No
         ({**LINE, "ts": [0, 1, 2]}, r"has ts \[0, 1, 2\]"),
         ({**LINE, "ts": ["0", "1"]}, r"has ts \['0', '1'\]"),
         ({**LINE, "ts": "0-1"}, "has ts '0-1'"),
-        ({**LINE, "ts": None}, "has ts None"),
+        ({**LINE, "ts": []}, r"has ts \[\]"),
+        ({**LINE, "ts": [[0, 5], [5, 3]]}, r"has ts \[5, 3\]; expected \[start, end\]"),
+        ({**LINE, "ts": [[0, 5], 5]}, "has ts 5"),
         ('{"desc_id": 1, "desc": "a", "vid_name": "b", "ts": [0, NaN]}', r"has ts \[0, nan\]"),
         ('{"desc_id": 1, "desc": "a", "vid_name": "b", "ts": [0, Infinity]}', r"has ts \[0, inf\]"),
     ],

@@ -21,7 +21,6 @@ from hero_train.data.answers import (
     Statement,
     collate_questions,
     collate_statements,
-    draw,
     encode_questions,
     encode_statements,
     read_questions,
@@ -135,6 +134,26 @@ def test_a_question_that_cannot_be_read_is_named(tmp_path: Path, line: str | dic
     assert str(caught.value).startswith(f"Line 2 of {tmp_path / 'qa.jsonl'}")
 
 
+def test_a_kind_is_kept_up_to_what_the_model_reads(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    """Accuracy is told apart by it."""
+    questions = read_questions(
+        write(tmp_path / "qa.jsonl", {**QUESTION, "vid_name": "long", "kind": "who"}, {**QUESTION, "vid_name": "long"})
+    )
+    statements = read_statements(write(tmp_path / "violin.jsonl", {**STATEMENT, "vid_name": "short", "kind": "action"}))
+    assert [question.kind for question in questions] == ["who", None]
+    assert [statement.kind for statement in statements] == ["action"]
+    asked = encode_questions(questions, FEATURES, None, tokenizer, CONFIG)
+    assert [question.kind for question in asked] == ["who", None]
+    assert encode_statements(statements, FEATURES, None, tokenizer, CONFIG)[0].kind == "action"
+
+
+@pytest.mark.parametrize("kind", ["", " ", 3, "all", ["who"]])
+def test_a_kind_that_is_none_is_named(tmp_path: Path, kind: object) -> None:
+    for read, line in ((read_questions, QUESTION), (read_statements, STATEMENT)):
+        with pytest.raises(DataError, match=r"Line 1 of .* has kind .*; expected a word other than 'all'"):
+            read(write(tmp_path / "lines.jsonl", {**line, "kind": kind}))
+
+
 def test_questions_of_one_file_have_equally_many_answers(tmp_path: Path) -> None:
     path = write(tmp_path / "qa.jsonl", QUESTION, without(QUESTION, "a4"))
     with pytest.raises(DataError, match=r"Line 2 of .* has 4 answers and the first question 5"):
@@ -145,9 +164,9 @@ def test_lines_of_statements_are_read_by_either_name(tmp_path: Path) -> None:
     authors = {"desc_id": "x-0", "desc": "Bob sits.", "vid_name": "w", "label": False}
     unknown = without(STATEMENT, "label")
     assert read_statements(write(tmp_path / "violin.jsonl", STATEMENT, authors, unknown)) == [
-        Statement("4", "Ann waves.", "v", True),
+        Statement("4", "Ann waves.", "v", True, "4"),
         Statement("x-0", "Bob sits.", "w", False),
-        Statement("4", "Ann waves.", "v", None),
+        Statement("4", "Ann waves.", "v", None, "4"),
     ]
 
 
@@ -274,29 +293,3 @@ def test_batches_that_cannot_be(tokenizer: TextTokenizer) -> None:
         collate_questions([], GEOMETRY)
     with pytest.raises(InputError, match="There is no video to pack"):
         collate_statements([], GEOMETRY)
-
-
-def test_every_annotation_is_drawn_once_in_each_pass() -> None:
-    items = list("abcdefg")
-    passes = [
-        [one for step in steps for rank in range(2) for one in draw(items, 2, 5, step, rank, 2)]
-        for steps in ([0], [1], [2], [3])
-    ]
-    assert all(len(set(drawn)) == 4 for drawn in passes)
-    singles = [one for step in range(7) for one in draw(items, 1, 5, step)]
-    assert sorted(singles) == items
-    assert singles != [one for step in range(7, 14) for one in draw(items, 1, 5, step)], "another pass, another order"
-
-
-def test_the_seed_and_the_step_decide_what_is_drawn() -> None:
-    items = list(range(50))
-    assert draw(items, 8, 1, 3) == draw(items, 8, 1, 3)
-    assert draw(items, 8, 1, 3) != draw(items, 8, 2, 3)
-    assert not set(draw(items, 8, 1, 0)) & set(draw(items, 8, 1, 1))
-    # Two processes share what one would draw.
-    assert draw(items, 4, 1, 0, 0, 2) + draw(items, 4, 1, 0, 1, 2) == draw(items, 8, 1, 0)
-
-
-def test_too_few_annotations_for_a_batch() -> None:
-    with pytest.raises(DataError, match="There are 3 annotations and a batch takes 4"):
-        draw([1, 2, 3], 2, 0, 0, 0, 2)

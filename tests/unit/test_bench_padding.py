@@ -11,6 +11,7 @@ import torch
 
 from hero_bench.eager import PaddedModel, TorchEngine, load_model, torch_threads
 from hero_bench.errors import BenchmarkError
+from hero_bench.padded_encoding import encode_padded, encode_subtitles
 from hero_bench.padding import pad_videos, slot_counts
 from hero_export.graphs import graphs_of
 from hero_sdk import Hero, InputError, Subtitle
@@ -57,38 +58,41 @@ def videos() -> list[VideoInput]:
     return [VideoInput(features(7), first), VideoInput(features(4, 1), second)]
 
 
-def test_padded_rows_are_as_long_as_the_longest_subtitle(videos: list[VideoInput]) -> None:
+def test_rows_are_as_long_as_the_longest_subtitle_and_video(videos: list[VideoInput]) -> None:
     padded = pad_videos(videos)
-    rows = padded.cross_modal
-    assert rows.segment_ids.shape == (5, 7)  # six tokens, and the dummy frame of a subtitle without frames
-    assert rows.frame_features.shape == (5, 3, CONFIG.feature_dim)
-    assert padded.temporal.segment_ids.tolist() == [[1] * 7, [1] * 4 + [0] * 3]
-    assert rows.token_ids.tolist()[1] == [2, 30, 31, 32, 33, 34, 1]
-    assert rows.frame_index.tolist()[2] == [0, 1, -1, -1, -1, -1, -1]
-    assert rows.position_ids.tolist()[0] == [0, 1, 2, 0, 1, 2, 0]
-    assert rows.segment_ids.sum(axis=1).tolist() == [6, 6, 2, 3, 6]
+    assert padded.token_ids.tolist()[1] == [2, 30, 31, 32, 33, 34]
+    assert padded.token_ids.tolist()[3] == [2, 40, 1, 1, 1, 1]
+    assert padded.frame_features.shape == (5, 3, CONFIG.feature_dim)
+    np.testing.assert_array_equal(padded.frame_features[2, :2], videos[0].features[[3, 5]])
+    assert not padded.frame_features[2, 2:].any()
+    assert padded.mask.shape == (5, 7)  # six tokens, and the dummy frame of a subtitle without frames
+    assert padded.mask.sum(axis=1).tolist() == [6, 6, 2, 3, 6]
+    assert padded.mask.tolist()[1] == [False, *[True] * 6]
+    # Three places for frames, then those for tokens.
+    assert padded.gather_index.tolist()[3] == [0, 3, 4, 3, 4, 5, 6]
+    assert padded.video_features.shape == (2, 7, CONFIG.feature_dim)
+    assert padded.video_mask.tolist() == [[True] * 7, [True] * 4 + [False] * 3]
 
 
 def test_padded_and_packed_rows_give_one_result(videos: list[VideoInput], model: HeroModel) -> None:
-    packed, padded = pack_videos(videos, GEOMETRY), pad_videos(videos)
+    packed = pack_videos(videos, GEOMETRY)
     with torch.inference_mode():
         expected = packed.unpack(model.encode_videos(packed).numpy())
-        found = padded.unpack(model.encode_videos(padded).numpy())
-    assert [len(clips) for clips in found] == [7, 4]
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-5)
+        clips, mask = encode_padded(model, pad_videos(videos))
+    assert mask.sum(dim=1).tolist() == [7, 4]
+    for row, real, other in zip(clips, mask, expected, strict=True):
+        np.testing.assert_allclose(row[real].numpy(), other, atol=2e-5)
 
 
 def test_each_subtitle_gets_what_it_gets_alone(videos: list[VideoInput], model: HeroModel) -> None:
-    padded = pad_videos(videos)
     with torch.inference_mode():
-        together = model.cross_modal(**model.tensors(padded.cross_modal.arrays())).numpy()
-        rows = zip((one for video in videos for one in video.segments), together, strict=True)
-        for (one, row), owner in zip(rows, [0, 0, 0, 1, 1], strict=True):
-            alone = pad_videos([VideoInput(videos[owner].features, (one,))])
-            expected = model.cross_modal(**model.tensors(alone.cross_modal.arrays())).numpy()[0]
-            used = len(one.frames) + len(one.tokens)
-            np.testing.assert_allclose(row[:used], expected[:used], atol=2e-5)
+        together = encode_subtitles(model, pad_videos(videos)).numpy()
+        subtitles = [(video, one) for video in videos for one in video.segments]
+        for row, (video, one) in zip(together, subtitles, strict=True):
+            alone = encode_subtitles(model, pad_videos([VideoInput(video.features, (one,))])).numpy()[0]
+            used = max(len(one.frames), 1) + len(one.tokens)
+            first = 0 if len(one.frames) else 1  # behind the dummy
+            np.testing.assert_allclose(row[first:used], alone[first:used], atol=2e-5)
 
 
 @pytest.mark.parametrize(("clips", "lines"), [(1, 1), (7, 0), (13, 4), (45, 12)])

@@ -54,6 +54,14 @@ def test_each_round_goes_through_all_variants() -> None:
     assert all(durations[name] == ((0.5,),) * 3 for name in "ABC")
 
 
+def test_the_calls_of_a_round_belong_together_however_quick_they_are() -> None:
+    time = FakeTime()
+    calls = {name: time.call(name, seconds) for name, seconds in (("A", 0.0), ("B", 1e-4), ("C", 7.0))}
+    durations = measure(case(calls), rounds=3, seconds=1000, round_seconds=0.0, clock=time.clock)
+    assert time.log == list("ABC") * 4
+    assert [len(round_) for taken in durations.values() for round_ in taken] == [1] * 9
+
+
 def test_what_is_measured_is_the_call_and_not_the_warm_up() -> None:
     time = FakeTime()
     slow = time.call("A", 9.0, 1.0, 2.0, 3.0)

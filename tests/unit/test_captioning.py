@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from typer.testing import CliRunner
 
 from hero_sdk.errors import InputError
 from hero_sdk.rows import PackedVideos, RowGeometry, Segment, VideoInput, pack_videos
 from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import SEPARATOR_ID
-from hero_train.cli import app
 from hero_train.config import CaptioningConfig, HeroConfig
 from hero_train.data.captions import (
     IGNORED_TOKEN,
@@ -150,16 +148,6 @@ def test_a_checkpoint_of_another_task_has_no_decoder() -> None:
         CheckpointError, match=r"has no 'position_embeddings\.weight'; expected the authors' model for TVC"
     ):
         infer_captioning_config(state, num_heads=4)
-
-
-def test_the_import_command_makes_a_captioning_model(official: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save({**official, "vocab_padded": True}, tmp_path / "model.pt")
-    result = CliRunner().invoke(app, ["import", str(tmp_path / "model.pt"), str(tmp_path / "ours"), "--heads", "4"])
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["fresh"] == []
-    loaded = HeroForCaptioning.from_pretrained(tmp_path / "ours")
-    weight = official["decoder.layer.1.self_attention.value.weight"]
-    assert torch.equal(loaded.decoder.state_dict()["layers.1.attention.value.weight"], weight)
 
 
 def test_a_pretrained_model_gives_its_language_head_and_leaves_the_decoder_to_be_trained() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.errors import ConfigError, DataError
 from hero_train.tokenizer import train_tokenizer_json
 from tests.tiny_training import tiny_config, write_annotations
+from tests.unit.batch_contents import contents
 from tests.unit.tiny_videos import write_srt
 
 # The fields and their spelling are those of the released TVC files.
@@ -178,7 +180,12 @@ def test_videos_have_their_moments_and_what_the_encoders_read(tokenizer: TextTok
         MOMENTS, {"long": features(8), "short": features(2)}, tmp_path, tokenizer, CONFIG
     )
     assert (long.video_id, short.video_id) == ("long", "short")
-    assert [(one.annotation.moment_id, one.first, one.stop) for one in long.moments] == [("0", 0, 3), ("2", 4, 5)]
+    # 7.5 s is after the last clip that is read, which then stands for it.
+    assert [(one.annotation.moment_id, one.first, one.stop, one.reachable) for one in long.moments] == [
+        ("0", 0, 3, True),
+        ("2", 4, 5, True),
+        ("3", 4, 5, False),
+    ]
     assert [(one.annotation.moment_id, one.first, one.stop) for one in short.moments] == [("1", 0, 1)]
     assert np.array_equal(long.input.features, features(8).features[:5])
     # Three seconds each; the third line starts with the fifth clip.
@@ -305,6 +312,23 @@ def test_a_batch_is_a_function_of_seed_step_and_rank() -> None:
     assert len({tuple(drawn(sampler(seed=seed).batch(step))) for seed in (5, 6) for step in (0, 1)}) == 4
     joint = [drawn(sampler(rank=rank, world=3).batch(0)) for rank in range(3)]
     assert len({caption // 100 for part in joint for caption in part}) == 9
+
+
+def test_the_joint_batch_is_that_of_one_process_with_as_many_videos() -> None:
+    parts = [sampler(rank=rank, world=3, captions_per_video=2) for rank in range(3)]
+    single = sampler(videos=9, captions_per_video=2)
+    for step in range(4):
+        assert contents([part.batch(step) for part in parts]) == contents([single.batch(step)])
+
+
+def test_a_moment_after_the_last_clip_that_is_read_is_not_trained_on() -> None:
+    beyond = [replace(moment, reachable=False) for moment in video("11", 4, (3, 4, [[999]])).moments]
+    mixed = [replace(MANY[0], moments=[*MANY[0].moments, *beyond]), *MANY[1:]]
+    draw = CaptionSampler(mixed, CaptionSamplingConfig(videos=10, captions_per_video=99), GEOMETRY, 5)
+    assert 999 not in draw.batch(0).target_ids
+    only = replace(MANY[0], moments=beyond)
+    with pytest.raises(DataError, match="has 10 videos with captions and a batch takes 11"):
+        CaptionSampler([*MANY, only], CaptionSamplingConfig(videos=11), GEOMETRY, 0)
 
 
 def test_a_long_caption_is_cut_to_the_limit() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hero_sdk
+from hero_export.signing import make_keys, sign_bundle
 from hero_sdk.manifest import MANIFEST_FILE
 from hero_sdk.server_environment import ENVIRONMENT_VARIABLE
 from tests.tiny_bundle import write_tiny_bundle
@@ -300,3 +301,29 @@ def test_a_command_line_that_cannot_be_read(run: Run, arguments: tuple[str, ...]
     done = run(*arguments)
     assert (done.code, done.out) == (2, "")
     assert "Usage: hero" in done.err
+
+
+def test_a_signature_may_be_required(run: Run, bundle: Path, videos: Path, corpus: Path, tmp_path: Path) -> None:
+    signed = Path(shutil.copytree(bundle, tmp_path / "signed"))
+    keys, other = make_keys(tmp_path / "key"), make_keys(tmp_path / "other")
+    sign_bundle(signed, keys.private)
+    commands = (
+        ("search", "the robot", "--corpus", corpus, "--bundle"),
+        ("index", videos, "--corpus", tmp_path / "corpus", "--bundle"),
+        ("info",),
+    )
+    for command in commands:
+        done = run(*command, bundle, "--require-signature", keys.public)
+        assert (done.code, done.err.startswith("SignatureError: ")) == (2, True), done
+        done = run(*command, signed, "--require-signature", other.public)
+        assert (done.code, done.err.startswith("SignatureError: ")) == (2, True), done
+        assert run(*command, signed, "--require-signature", keys.public).code == 0
+    assert ids_in(tmp_path / "corpus") == IDS
+
+
+def test_a_server_cannot_meet_a_required_signature(run: Run, corpus: Path, tmp_path: Path) -> None:
+    keys = make_keys(tmp_path / "key")
+    for command in (("search", "the robot", "--corpus", corpus, "--url", "localhost:1"), ("info", "localhost:1")):
+        done = run(*command, "--require-signature", keys.public)
+        assert done.code == 2
+        assert "a server was named, which hands out none" in done.err

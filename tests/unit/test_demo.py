@@ -12,13 +12,13 @@ from demo.judge import Answer, Difference, compare
 from demo.shell import DemoError, Shell
 from hero_sdk import Moment
 from hero_train.data.annotations import MomentQuery
-from hero_train.metrics import Prediction, QueryResult
+from hero_train.metrics import QueryResult, Ranking
 
 
 def answer(*moments: Moment, start: float = 3.0, end: float = 6.0) -> Answer:
-    query = MomentQuery("0", "the robot jumps", "test_0001", start, end, "v")
-    predictions = [Prediction(0, moment.start, moment.end) for moment in moments]
-    return Answer(query, moments, QueryResult("v", 0, (start, end), [0], predictions, predictions))
+    query = MomentQuery("0", "the robot jumps", "test_0001", ((start, end),), "v")
+    found = Ranking.of((0, moment.start, moment.end, moment.score) for moment in moments)
+    return Answer(query, moments, QueryResult("0", "v", 0, query.moments, Ranking.of([(0, 0, 0, 1)]), found, found))
 
 
 def console() -> Console:
@@ -79,7 +79,7 @@ def test_a_recall_below_its_floor_is_said_and_ends_the_demo_when_it_is_no_noise(
 
 
 def test_the_sample_has_three_queries_of_each_kind_and_is_the_same_each_time() -> None:
-    queries = [MomentQuery(str(i), "x", "v", 0, 1, kind) for i, kind in enumerate(["v", "t", "vt"] * 10)]  # type: ignore[arg-type]
+    queries = [MomentQuery(str(i), "x", "v", ((0, 1),), kind) for i, kind in enumerate(["v", "t", "vt"] * 10)]  # type: ignore[arg-type]
     chosen = sample(queries)
     assert [query.type for query in chosen] == ["v"] * 3 + ["t"] * 3 + ["vt"] * 3
     assert sample(queries) == chosen

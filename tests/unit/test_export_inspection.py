@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from onnx import helper
 
 from hero_export import FusionError, inspect_bundle
 from hero_sdk.errors import BundleError
-from hero_sdk.manifest import read_bundle
+from hero_sdk.manifest import read_bundle, sha256_of
 from tests.tiny_bundle import seal, write_tiny_bundle
 
 
@@ -30,6 +31,9 @@ def add_nodes(folder: Path, graph: str, *operators: str) -> None:
         helper.make_node(name, [value], [f"extra_{number}"]) for number, name in enumerate(operators)
     )
     path.write_bytes(model.SerializeToString())
+    if graph == "frames":
+        frames = dataclasses.replace(manifest.frame_encoder, fingerprint=sha256_of(path))
+        manifest = dataclasses.replace(manifest, frame_encoder=frames)
     seal(folder, manifest)
 
 

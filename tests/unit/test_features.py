@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,14 @@ from hero_sdk.errors import MediaError
 from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.manifest import FrameEncoderSpec
 from hero_sdk.types import FloatArray
-from hero_train.data.features import VideoFeatures, extract_features, find_videos, missing_videos
+from hero_train.data.features import (
+    VideoFeatures,
+    check_interval,
+    extract_features,
+    find_videos,
+    load_features,
+    missing_videos,
+)
 from hero_train.errors import DataError
 from tests.tiny_checkpoint import write_frame_encoder
 from tests.unit.tiny_videos import write_video
@@ -31,6 +39,8 @@ class FakeEncoder(FrameEncoder):
         content = Path(path).read_bytes()
         if content.startswith(b"broken"):
             raise MediaError(f"{path} cannot be read as a video.")
+        if content.startswith(b"endless"):
+            return np.full((2, 3), np.inf, np.float32), 3.0
         values = np.frombuffer(content, np.uint8).astype(np.float32)
         return np.repeat(values[:, None], 3, axis=1), len(values) + 0.1
 
@@ -106,6 +116,13 @@ def test_a_video_that_cannot_be_read_is_dropped_with_the_reason(videos: dict[str
     assert dropped == {"one": f"{videos['one']} cannot be read as a video."}
     assert done == ["one", "two"]
     assert not list((tmp_path / "cache").rglob("one*"))
+
+
+def test_a_video_whose_features_are_not_finite_is_dropped(videos: dict[str, Path], tmp_path: Path) -> None:
+    videos["one"].write_bytes(b"endless")
+    for _ in range(2):
+        _, dropped = extract_features(videos, FakeEncoder(), 1.5, tmp_path / "cache")
+        assert dropped == {"one": f"{videos['one']} gives features that are not finite."}
 
 
 def cached(cache: Path, video: str) -> Path:
@@ -202,3 +219,81 @@ def test_a_folder_without_videos(tmp_path: Path) -> None:
 def test_missing_videos_are_named_once_in_order() -> None:
     found = {"b": VideoFeatures(np.zeros((1, 1), np.float32), 1.0)}
     assert missing_videos(["c", "b", "a", "c"], found) == ["c", "a"]
+
+
+def write_set(folder: Path, widths: dict[str, int], duration: str = "4.5") -> Path:
+    """A folder of features of three clips each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, width in widths.items():
+        features = np.arange(3 * width, dtype=np.float32).reshape(3, width)
+        save_file({"features": features}, folder / f"{name}.safetensors", metadata={"duration": duration})
+    return folder
+
+
+def test_features_are_read_without_videos(tmp_path: Path) -> None:
+    write_set(tmp_path, {"one": 4, "two": 4, "three": 4})
+    found, dropped = load_features(tmp_path, ["two", "one", "two"])
+    assert list(found) == ["two", "one"]
+    assert not dropped
+    assert (found["one"].features.dtype, found["one"].duration) == (np.float32, 4.5)
+    np.testing.assert_array_equal(found["one"].features, np.arange(12).reshape(3, 4))
+
+
+def test_a_cache_of_extracted_features_can_be_read_as_well(videos: dict[str, Path], tmp_path: Path) -> None:
+    extracted = extract(videos, FakeEncoder(), tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    found, _ = load_features(folder, extracted)
+    for name, video in found.items():
+        np.testing.assert_array_equal(video.features, extracted[name].features)
+        assert video.duration == extracted[name].duration
+
+
+def test_a_video_without_features_is_named_with_the_reason(tmp_path: Path) -> None:
+    write_set(tmp_path / "features", {"one": 4, "two": 4, "other": 5, "broken": 4})
+    write_set(tmp_path / "features", {"short": 4}, duration="-1")
+    write_set(tmp_path, {"outside": 4})
+    (tmp_path / "features" / "broken.safetensors").write_bytes(b"")
+    infinite = {"features": np.full((2, 4), np.inf, np.float32)}
+    save_file(infinite, tmp_path / "features" / "infinite.safetensors", metadata={"duration": "3"})
+    wide = {"features": np.ones((2, 4, 1), np.float32)}
+    save_file(wide, tmp_path / "features" / "wide.safetensors", metadata={"duration": "3"})
+    names = ["one", "two", "other", "broken", "short", "absent", "../outside", "infinite", "wide"]
+    found, dropped = load_features(tmp_path / "features", names)
+    assert list(found) == ["one", "two"]
+    assert list(dropped) == ["broken", "short", "absent", "../outside", "infinite", "wide", "other"]
+    for name, reason in {
+        "broken": "damaged",
+        "short": r"a duration of -1\.0 s",
+        "absent": "There is no file",
+        "../outside": "There is no file",
+        "infinite": "not finite",
+        "wide": r"shape \(2, 4, 1\)",
+        "other": "5 wide, and most others 4",
+    }.items():
+        assert re.search(reason, dropped[name]), dropped[name]
+
+
+def test_a_prepared_set_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    write_set(tmp_path / "set" / "features", {"one": 4})
+    with pytest.raises(DataError, match=r"has no prepared\.json, so it was not finished"):
+        load_features(tmp_path / "set", ["one"])
+    (tmp_path / "set" / "prepared.json").write_text("{}")
+    found, dropped = load_features(tmp_path / "set", ["one"])
+    assert (list(found), dropped) == (["one"], {})
+    with pytest.raises(DataError, match="There is no folder"):
+        load_features(tmp_path / "nowhere", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [('{"clip_interval": 2.0}', "every 2 s .* every 1.5 s"), ("{}", "damaged")]
+)
+def test_a_set_of_another_clip_interval_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    check_interval(tmp_path, 1.5)
+    (tmp_path / "prepared.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        check_interval(tmp_path, 1.5)
+
+
+def test_a_set_of_the_models_clip_interval_is_read(tmp_path: Path) -> None:
+    (tmp_path / "prepared.json").write_text('{"clip_interval": 1.5}', encoding="utf-8")
+    check_interval(tmp_path, 1.5)

@@ -50,6 +50,8 @@ def test_entries_that_are_left_out_have_their_default() -> None:
         ({"initializer_range": float("inf")}, "initializer_range is inf; it must be positive"),
         ({"hidden_dropout": 1.0}, "hidden_dropout is 1.0; it must be at least 0 and less than 1"),
         ({"attention_dropout": -0.1}, "attention_dropout is -0.1"),
+        ({"nms_iou": 0.0}, "nms_iou is 0.0; it must be above 0 and at most 1"),
+        ({"nms_iou": 1.5}, "nms_iou is 1.5; it must be above 0 and at most 1"),
         ({"subtitle_context": -1}, "subtitle_context is -1; it must be 0 or more"),
         ({"hidden_size": "768"}, "hidden_size is '768'; expected a number of type int"),
         ({"vocab_size": 3.5}, "vocab_size is 3.5; expected a number of type int"),
@@ -65,6 +67,11 @@ def test_a_value_that_does_not_fit_is_named(changes: dict, message: str) -> None
 def test_the_smallest_values_that_fit_make_a_model() -> None:
     config = tiny_config(hidden_dropout=0, subtitle_context=0, conv_kernel=1, min_span_clips=4, num_heads=1)
     assert HeroModel(config).moment.start.weight.numel() == 1
+
+
+def test_the_search_protocol_is_the_configurations() -> None:
+    spec = HeroModel(tiny_config(min_span_clips=2, max_span_clips=3, nms_iou=1)).moment_spec()
+    assert (spec.min_clips, spec.max_clips, spec.nms_iou) == (2, 3, 1)
 
 
 def test_an_unknown_entry_is_named_with_those_that_exist() -> None:

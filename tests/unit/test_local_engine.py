@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,15 +103,26 @@ def altered(bundle: Path, **change: object) -> None:
 )
 def test_a_manifest_that_says_something_else_than_the_graph(bundle: Path, tensors: tuple[TensorSpec, ...]) -> None:
     altered(bundle, inputs=tensors)
-    with LocalEngine(bundle, threads=1) as engine, pytest.raises(BundleError, match=r"query\.onnx has the tensors"):
-        engine.run("query", example_inputs(engine.manifest, "query", 1))
+    with pytest.raises(BundleError, match=r"query\.onnx has the tensors"):
+        LocalEngine(bundle)
 
 
 def test_a_graph_that_is_none(bundle: Path) -> None:
     (bundle / "graphs" / "query.onnx").write_bytes(b"not a graph")
     altered(bundle)
-    with LocalEngine(bundle, threads=1) as engine, pytest.raises(BundleError, match="cannot be opened by onnxruntime"):
-        engine.run("query", {})
+    with pytest.raises(BundleError, match=r"query\.onnx is not a whole ONNX file"):
+        LocalEngine(bundle)
+
+
+def test_a_graph_that_was_replaced_after_the_bundle_was_checked(bundle: Path) -> None:
+    with LocalEngine(bundle, threads=1) as engine:
+        inputs = example_inputs(engine.manifest, "query", 1)
+        shutil.copyfile(bundle / "graphs" / "temporal.onnx", bundle / "graphs" / "query.onnx")
+        with pytest.raises(BundleError, match=r"query\.onnx has the tensors"):
+            engine.run("query", inputs)
+        (bundle / "graphs" / "query.onnx").write_bytes(b"not a graph")
+        with pytest.raises(BundleError, match="cannot be opened by onnxruntime"):
+            engine.run("query", inputs)
 
 
 def test_a_bundle_that_was_altered_is_refused(bundle: Path) -> None:

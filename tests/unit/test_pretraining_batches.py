@@ -27,6 +27,7 @@ from hero_train.data.pretraining import (
 from hero_train.data.sampling import RetrievalBatch
 from hero_train.errors import ConfigError, DataError
 from hero_train.losses import IGNORED_TARGET
+from tests.unit.batch_contents import contents
 
 IDS = WordIds(999, np.arange(4, 999, dtype=np.int32))
 GEOMETRY = RowGeometry(slots=16, frames=6, temporal_slots=24, query_tokens=4)
@@ -48,8 +49,8 @@ def videos(count: int = 3) -> list[VideoInput]:
     return [make_video(number, frames=10 - number) for number in range(count)]
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def rngs(count: int = 3, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, number]) for number in range(count)]
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -83,7 +84,7 @@ def texts(packed: PackedVideos, token_ids: np.ndarray) -> list[list[list[int]]]:
 
 
 def test_labels_of_words_restore_the_subtitles() -> None:
-    batch = word_batch(videos(), IDS, rng(), GEOMETRY, share=0.4)
+    batch = word_batch(videos(), IDS, rngs(), GEOMETRY, share=0.4)
     shown = batch.packed.cross_modal.token_ids
     restored = np.where(batch.labels == IGNORED_TARGET, shown, batch.labels)
     assert (shown != restored).any()
@@ -95,7 +96,7 @@ def test_labels_of_words_restore_the_subtitles() -> None:
 
 
 def test_every_subtitle_with_words_is_asked_and_those_without_are_left_out() -> None:
-    batch = word_batch([make_video(0), make_video(1, silent=True)], IDS, rng(), GEOMETRY)
+    batch = word_batch([make_video(0), make_video(1, silent=True)], IDS, rngs(2), GEOMETRY)
     speaking, silent = texts(batch.packed, batch.labels)
     assert len(speaking) == 4
     assert all(any(label != IGNORED_TARGET for label in line) for line in speaking)
@@ -104,7 +105,7 @@ def test_every_subtitle_with_words_is_asked_and_those_without_are_left_out() -> 
 
 def test_labels_of_words_that_were_cut_are_cut() -> None:
     long = Segment(np.arange(3, dtype=np.int32), np.array([SEPARATOR_ID, *range(10, 40)], np.int32))
-    batch = word_batch([VideoInput(np.ones((3, 2), np.float32), (long,))], IDS, rng(), GEOMETRY, share=1.0)
+    batch = word_batch([VideoInput(np.ones((3, 2), np.float32), (long,))], IDS, rngs(1), GEOMETRY, share=1.0)
     assert batch.packed.cut_tokens == 18
     [[line]] = texts(batch.packed, batch.labels)
     assert line == [IGNORED_TARGET, *range(10, 22)]
@@ -112,7 +113,7 @@ def test_labels_of_words_that_were_cut_are_cut() -> None:
 
 def test_masked_frames_are_zero_in_both_stages_and_their_features_are_what_was_there() -> None:
     whole = videos()
-    batch = frame_batch(whole, rng(), GEOMETRY, share=0.3)
+    batch = frame_batch(whole, rngs(), GEOMETRY, share=0.3)
     truth = pack_videos(whole, GEOMETRY)
     for name, mask in batch.masks.items():
         shown, before = getattr(batch.packed, name).frame_features, getattr(truth, name).frame_features
@@ -127,7 +128,7 @@ def test_masked_frames_are_zero_in_both_stages_and_their_features_are_what_was_t
 
 def test_features_of_masked_frames_follow_the_rows_also_when_videos_do_not() -> None:
     whole = [make_video(number, frames) for number, frames in enumerate((5, 9, 7, 10, 6, 8))]
-    batch = frame_batch(whole, rng(1), RowGeometry(slots=16, frames=6, temporal_slots=18))
+    batch = frame_batch(whole, rngs(6, 1), RowGeometry(slots=16, frames=6, temporal_slots=18))
     rows = [span.row for span in batch.packed.videos]
     assert rows != sorted(rows), "the videos lie in order, so the test shows nothing"
     truth = pack_videos(whole, RowGeometry(slots=16, frames=6, temporal_slots=18))
@@ -135,14 +136,14 @@ def test_features_of_masked_frames_follow_the_rows_also_when_videos_do_not() -> 
 
 
 def test_every_video_has_a_masked_frame() -> None:
-    batch = frame_batch(videos(), rng(), GEOMETRY, share=0.0)
+    batch = frame_batch(videos(), rngs(), GEOMETRY, share=0.0)
     for span in batch.packed.videos:
         assert batch.masks["temporal"][span.row, span.start : span.start + span.length].sum() == 1
 
 
 def test_labels_of_the_order_are_the_true_places_of_the_frames_that_are_there() -> None:
     whole = videos()
-    batch = order_batch(whole, rng(), GEOMETRY, share=0.6)
+    batch = order_batch(whole, rngs(), GEOMETRY, share=0.6)
     truth = pack_videos(whole, GEOMETRY)
     for number, span in enumerate(batch.packed.videos):
         place = (span.row, slice(span.start, span.start + span.length))
@@ -166,7 +167,7 @@ def test_labels_of_the_order_are_the_true_places_of_the_frames_that_are_there() 
 
 
 def test_subtitles_are_asked_for_and_gone_from_their_video() -> None:
-    batch = matching_batch(videos(), rng(), GEOMETRY, queries_per_video=2)
+    batch = matching_batch(videos(), rngs(), GEOMETRY, queries_per_video=2)
     assert batch.query_video.tolist() == [0, 0, 1, 1, 2, 2]
     assert batch.marked.all()
     assert batch.token_ids.shape[1] == GEOMETRY.query_tokens
@@ -184,7 +185,7 @@ def test_subtitles_are_asked_for_and_gone_from_their_video() -> None:
 
 def test_a_video_asks_each_of_its_subtitles_once_at_most() -> None:
     batch = matching_batch(
-        [make_video(0), make_video(1, silent=True)], rng(), GEOMETRY, queries_per_video=5, spans=False
+        [make_video(0), make_video(1, silent=True)], rngs(2), GEOMETRY, queries_per_video=5, spans=False
     )
     assert sorted(batch.token_ids[:, 1].tolist()) == [10, 11, 12]
     assert not batch.query_video.any()
@@ -245,6 +246,20 @@ def test_processes_draw_their_chances_apart() -> None:
         assert isinstance(one, OrderBatch)
         assert isinstance(other, OrderBatch)
         assert not np.array_equal(one.labels, other.labels)
+
+
+def test_the_joint_batch_is_that_of_one_process_with_as_many_videos() -> None:
+    """What is masked, shuffled and asked for included, for every task."""
+    settings: dict[str, Any] = {"mix": TaskMix(1, 1, 1, 1, 1), "share": 0.4, "queries_per_video": 2, "accumulation": 2}
+    processes = [sampler(videos=2, rank=rank, world=3, **settings) for rank in range(3)]
+    single = sampler(videos=6, **settings)
+    seen = set()
+    for step in range(20):
+        seen.add(single.task(step))
+        for part in range(2):
+            joint = [process.batch(step, part) for process in processes]
+            assert contents(joint) == contents([single.batch(step, part)])
+    assert seen == set(TASKS)
 
 
 def test_a_pass_shows_every_video_once_over_all_processes() -> None:

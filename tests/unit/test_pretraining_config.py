@@ -10,15 +10,17 @@ import pytest
 
 from hero_train.data.pretraining import PretrainingSampling
 from hero_train.errors import ConfigError
-from hero_train.run_config import PretrainingConfig, dump_run_config, load_config
+from hero_train.run_config import PretrainingRunConfig, load_config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "pretraining.md"
 
 
-def load(folder: Path, text: str, *overrides: str) -> PretrainingConfig:
+def load(folder: Path, text: str, *overrides: str) -> PretrainingRunConfig:
     path = folder / "pretrain.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_config(path, list(overrides), PretrainingConfig)
+    config = load_config(path, overrides)
+    assert isinstance(config, PretrainingRunConfig)
+    return config
 
 
 def documented() -> str:
@@ -39,8 +41,8 @@ def test_a_dumped_configuration_is_loaded_as_it_was(tmp_path: Path) -> None:
     config = load(tmp_path, documented(), "sampling.mix.mffr=1", "seed=5")
     assert config.sampling.mix.mffr == 1
     again = tmp_path / "again.yaml"
-    again.write_text(dump_run_config(config), encoding="utf-8")
-    assert load_config(again, None, PretrainingConfig) == config
+    again.write_text(config.dump(), encoding="utf-8")
+    assert load_config(again) == config
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_dumped_configuration_is_loaded_as_it_was(tmp_path: Path) -> None:
         ("best_metric=VR/R@1", "best_metric: Extra inputs"),
         ("sampling.both=1", r"sampling\.both: Unexpected keyword"),
         ("sampling.mix.mlm=-1", "expected at least 0"),
-        ("model.feature_dim=4", "follow from the tokenizer and the frame encoder"),
+        ("model.feature_dim=4", "follow from the tokenizer and the features"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, override: str, message: str) -> None:

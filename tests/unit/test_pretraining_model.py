@@ -16,7 +16,8 @@ from hero_train.data.pretraining import TASKS, PretrainingSampler, PretrainingSa
 from hero_train.errors import CheckpointError
 from hero_train.losses import RetrievalLossConfig
 from hero_train.model.hero import HeroModel
-from hero_train.model.pretraining import HeroForPretraining, pretraining_from_official
+from hero_train.model.pretraining import HeroForPretraining
+from hero_train.official_models import PRETRAINING, task_model_from_official
 from hero_train.tasks.pretraining import PretrainingTask
 from tests.parity.oracle import read_dump
 from tests.tiny_training import tiny_config
@@ -41,6 +42,10 @@ def make_videos(count: int = 4) -> list[VideoInput]:
     return made
 
 
+def rngs() -> list[np.random.Generator]:
+    return [np.random.default_rng([1, number]) for number in range(4)]
+
+
 def make_model(seed: int = 0) -> HeroForPretraining:
     torch.manual_seed(seed)
     return HeroForPretraining(tiny_config(initializer_range=0.2), vocabulary=40)
@@ -48,7 +53,7 @@ def make_model(seed: int = 0) -> HeroForPretraining:
 
 def test_only_masked_frames_begin_with_an_embedding_and_only_it_learns() -> None:
     model = make_model()
-    batch = frame_batch(make_videos(), np.random.default_rng(1), GEOMETRY)
+    batch = frame_batch(make_videos(), rngs(), GEOMETRY)
     PretrainingTask(model, RetrievalLossConfig())(batch).backward()
     for table in (model.cross_modal_mask, model.temporal_mask):
         assert not table.weight[0].any()
@@ -72,7 +77,7 @@ def test_padding_of_the_rows_is_no_frame_to_tell_from_a_masked_one() -> None:
     """The authors count the padding of a batch among the other frames."""
     task = PretrainingTask(make_model().eval(), RetrievalLossConfig())
     tight, loose = (
-        task(frame_batch(make_videos(), np.random.default_rng(1), dataclasses.replace(GEOMETRY, temporal_slots=slots)))
+        task(frame_batch(make_videos(), rngs(), dataclasses.replace(GEOMETRY, temporal_slots=slots)))
         for slots in (10, 16)
     )
     torch.testing.assert_close(loose, tight, rtol=1e-6, atol=1e-6)
@@ -117,8 +122,8 @@ def test_a_saved_model_is_loaded_whole(tmp_path: Path) -> None:
 def test_a_checkpoint_that_pretraining_did_not_write_is_refused() -> None:
     state = dict(read_dump("pretrain_state_dict")["state_dict"])
     del state["v_encoder.fom_output.linear_2.bias"]
-    with pytest.raises(CheckpointError, match=r"no v_encoder\.fom_output\.linear_2\.bias.*model_from_official"):
-        pretraining_from_official(state)
+    with pytest.raises(CheckpointError, match=r"no v_encoder\.fom_output\.linear_2\.bias.*Leave the task out"):
+        task_model_from_official(state, PRETRAINING)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -363,6 +363,23 @@ def test_packed_equals_unpadded_one_at_a_time(model: HeroModel, batch: tuple[lis
             np.testing.assert_allclose(clips, alone(model, video).numpy(), rtol=0, atol=2e-5)
 
 
+def test_empty_rows_of_frame_tables_are_not_projected(model: HeroModel) -> None:
+    rng = np.random.default_rng(0)
+    words = np.array([2, 9, 11], np.int32)
+    segments = [Segment(np.array(frames, np.int32), words) for frames in ([0, 1, 2], [3], [4, 5])]
+    video = VideoInput(rng.standard_normal((6, 5), dtype=np.float32), tuple(segments))
+    packed = pack_videos([video], RowGeometry(12, 10, 8, 8))  # six slots and seven, and then three and three frames
+    shown = model.cross_modal_inputs(packed)["frame_features"]
+    assert packed.cross_modal.frame_features.shape == (2, 10, 5)
+    assert shown.shape == (2, 3, 5)
+    with torch.inference_mode():
+        found = model.cross_modal(**model.cross_modal_inputs(packed))
+        expected = model.cross_modal(**model.tensors(packed.cross_modal.arrays()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    silent = pack_videos([VideoInput(video.features, ())], RowGeometry(12, 10, 8, 8))
+    assert model.cross_modal_inputs(silent)["frame_features"].shape == (1, 1, 5)
+
+
 def test_the_model_would_show_a_wrong_neighbour(model: HeroModel) -> None:
     """What the test above is worth: one word, one frame or one position elsewhere changes the result by far more."""
     rng = np.random.default_rng(0)

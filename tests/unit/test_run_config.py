@@ -10,20 +10,23 @@ import yaml
 from hero_sdk.rows import RowGeometry
 from hero_train.errors import ConfigError
 from hero_train.losses import RetrievalLossConfig
-from hero_train.run_config import RunConfig, dump_run_config, load_run_config
+from hero_train.run_config import RetrievalRunConfig, load_config
 
 LEAST = """
+task: retrieval
 output: runs/one
 frame_encoder: encoder
 data: {videos: videos, train: train.jsonl, features: cache}
 """
 
 
-def load(folder: Path, text: str = "", *overrides: str) -> RunConfig:
+def load(folder: Path, text: str = "", *overrides: str) -> RetrievalRunConfig:
     """The least configuration with more lines below it."""
     path = folder / "run.yaml"
     path.write_text(LEAST + text, encoding="utf-8")
-    return load_run_config(path, list(overrides))
+    config = load_config(path, overrides)
+    assert isinstance(config, RetrievalRunConfig)
+    return config
 
 
 def test_the_least_configuration_is_the_papers_on_tvr(tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     text = LEAST.replace("features: cache", f"features: {tmp_path / 'elsewhere'}, subtitles: ../subtitles")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "run.yaml").write_text(text, encoding="utf-8")
-    config = load_run_config(tmp_path / "configs" / "run.yaml")
+    config = load_config(tmp_path / "configs" / "run.yaml")
     base = tmp_path / "configs"
     assert config.output == base / "runs" / "one"
     assert config.frame_encoder == base / "encoder"
@@ -115,8 +118,8 @@ def test_what_a_run_records_describes_the_same_run(tmp_path: Path) -> None:
     config = load(tmp_path, "model: {hidden_size: 64}\nloss: {ranking: lse}", "data.validation=val.jsonl")
     record = tmp_path / "elsewhere" / "config.yaml"
     record.parent.mkdir()
-    record.write_text(dump_run_config(config), encoding="utf-8")
-    assert load_run_config(record) == config
+    record.write_text(config.dump(), encoding="utf-8")
+    assert load_config(record) == config
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,7 @@ def test_an_entry_that_does_not_fit_is_named(tmp_path: Path, text: str, message:
         "sampling: {both: -1, picture: 2}",
         "sampling: {both: 0}",
         "sampling: {spoken_per_video: -1}",
+        "sampling: {span_dropout: 1.5}",
     ],
 )
 def test_a_sampling_that_can_draw_no_batch_is_refused(tmp_path: Path, text: str) -> None:
@@ -161,18 +165,47 @@ def test_a_sampling_that_can_draw_no_batch_is_refused(tmp_path: Path, text: str)
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("task", "entry", "message"),
+    [
+        ("retrieval", "span_weight=0.4", "span_weight: Extra inputs"),
+        ("retrieval", "smoothing=0.1", "smoothing: Extra inputs"),
+        ("retrieval", "sampling.items=4", r"sampling\.items: Unexpected keyword"),
+        ("retrieval", "data.ids=ids.json", r"data\.ids: Extra inputs"),
+        ("retrieval", "best_metric=accuracy", "best_metric is 'accuracy'.*expected one of SVMR/AveR"),
+        ("questions", "loss.margin=0.1", "loss: Extra inputs"),
+        ("questions", "sampling.videos=4", r"sampling\.videos: Unexpected keyword"),
+        ("questions", "best_metric=CIDEr", "best_metric is 'CIDEr'.*expected one of accuracy"),
+        ("statements", "span_weight=0.4", "span_weight: Extra inputs"),
+        ("statements", "sampling.answers=3", r"sampling\.answers: Unexpected keyword"),
+        ("captions", "sampling.augmentation.feature_noise=0.1", r"sampling\.augmentation: Unexpected keyword"),
+        # It is measured at the end only.
+        ("captions", "best_metric=METEOR", "best_metric is 'METEOR'.*expected one of BLEU-1"),
+        ("pretraining", "data.validation=val.jsonl", r"data\.validation: Extra inputs"),
+        ("pretraining", "patience=3", "patience: Extra inputs"),
+    ],
+)
+def test_an_entry_of_another_task_is_named(tmp_path: Path, task: str, entry: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    text = LEAST.replace("task: retrieval", f"task: {task}")
+    path.write_text(text.replace("train: train.jsonl, ", "") if task == "pretraining" else text, encoding="utf-8")
+    assert load_config(path).task == task
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [entry])
+
+
 def test_a_metric_that_no_evaluation_has_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="best_metric"):
         load(tmp_path, "best_metric: VCMR/R@1/IoU=0.71")
 
 
-@pytest.mark.parametrize("entry", ["output", "frame_encoder", "data"])
+@pytest.mark.parametrize("entry", ["output", "data"])
 def test_an_entry_that_is_missing_is_named(tmp_path: Path, entry: str) -> None:
     content = yaml.safe_load(LEAST)
     del content[entry]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ConfigError, match=f"{entry}: Field required"):
-        load_run_config(tmp_path / "run.yaml")
+        load_config(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(
@@ -203,9 +236,32 @@ def test_an_override_that_does_not_fit_is_named(tmp_path: Path, override: str, m
 def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "run.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        load_run_config(tmp_path / "run.yaml")
+        load_config(tmp_path / "run.yaml")
+
+
+def test_features_come_from_videos_or_were_prepared(tmp_path: Path) -> None:
+    """Videos need a frame encoder; without either, the features are those of a prepared folder."""
+    with pytest.raises(ConfigError, match=r"data\.videos is set and frame_encoder is not"):
+        load(tmp_path, "", "frame_encoder=null")
+    with pytest.raises(ConfigError, match=r"frame_encoder is set and data\.videos is not"):
+        load(tmp_path, "", "data.videos=null")
+    prepared = load(tmp_path, "", "frame_encoder=null", "data.videos=null")
+    assert prepared.frame_encoder is prepared.data.videos is None
+
+
+@pytest.mark.parametrize("task", ["null", "vcmr", "[retrieval]"])
+def test_a_task_that_no_recipe_has_is_refused(tmp_path: Path, task: str) -> None:
+    with pytest.raises(ConfigError, match="expected one of pretraining, retrieval, questions, statements, captions"):
+        load(tmp_path, "", f"task={task}")
+
+
+def test_patience_counts_evaluations(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"patience counts evaluations; set data\.validation and evaluate_every"):
+        load(tmp_path, "", "patience=2", "evaluate_every=10")
+    ready = load(tmp_path, "", "patience=2", "evaluate_every=10", "data.validation=val.jsonl")
+    assert ready.patience == 2
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no configuration file .*run\.yaml"):
-        load_run_config(tmp_path / "run.yaml")
+        load_config(tmp_path / "run.yaml")

@@ -14,9 +14,13 @@ from hero_sdk.errors import InputError
 from hero_sdk.rows import RowGeometry, Segment, VideoInput
 from hero_sdk.tokens import SEPARATOR_ID
 from hero_sdk.types import IntArray
-from hero_train.data.annotations import QueryType
+from hero_train.data.annotations import MomentQuery, QueryType
+from hero_train.data.augmentation import AugmentationConfig
 from hero_train.data.corpus import CorpusVideo, EncodedQuery
 from hero_train.data.sampling import RetrievalBatch, RetrievalSampler, SamplingConfig
+from hero_train.errors import DataError
+from hero_train.losses import IGNORED_TARGET
+from tests.unit.batch_contents import contents
 
 GEOMETRY = RowGeometry(slots=32, frames=16, temporal_slots=16, query_tokens=8)
 CLIPS = 4
@@ -112,6 +116,16 @@ def test_ranks_draw_the_parts_of_one_batch() -> None:
     for step in range(4):
         together = [number for part in parts for number in shown_videos(part.batch(step))]
         assert together == shown_videos(single.batch(step))
+
+
+def test_the_joint_batch_is_that_of_one_process_with_as_many_videos() -> None:
+    """Which queries are drawn, and the noise on videos and queries, included."""
+    noise = AugmentationConfig(feature_noise=0.5, frame_dropout=0.3, token_dropout=0.3)
+    config: dict[str, Any] = {"both": 1.0, "text": 1.0, "queries_per_video": 2, "spoken_per_video": 1}
+    parts = [sampler(corpus(12), rank=rank, world=3, videos=2, augmentation=noise, **config) for rank in range(3)]
+    single = sampler(corpus(12), videos=6, augmentation=noise, **config)
+    for step in range(6):
+        assert contents([part.batch(step) for part in parts]) == contents([single.batch(step)])
 
 
 def test_ranks_show_the_same_view() -> None:
@@ -239,3 +253,50 @@ def test_a_view_that_no_query_fits(view: str, types: tuple[QueryType, ...]) -> N
     with pytest.raises(InputError, match=rf"sampling\.{view} is 0\.5, and no query .* set sampling\.{view} to 0"):
         sampler(corpus(types=types), **{view: 0.5})
     assert sampler(corpus(types=types)).batch(0).view == "both"
+
+
+def test_a_moment_after_the_last_clip_that_is_read_is_not_trained_on() -> None:
+    """It is there for evaluation. A video that has nothing else, and a type that nothing else has, count as absent."""
+    beyond = EncodedQuery(tokens(0, 999), IGNORED_TARGET, IGNORED_TARGET, "v")
+    videos = [make_video(number, ("t",)) for number in range(3)]
+    videos[0].queries.append(beyond)
+    only = make_video(3, ())
+    only.queries.append(beyond)
+    drawn = sampler(videos)
+    for step in range(5):
+        assert 999 not in drawn.batch(step).token_ids
+    with pytest.raises(DataError, match="has 3 videos with queries and a batch takes 4"):
+        sampler([*videos, only], videos=4)
+    with pytest.raises(DataError, match="no query of the training set has a type of"):
+        sampler(videos, picture=1.0)
+
+
+def test_a_query_about_the_whole_video_marks_no_moment() -> None:
+    """Its clips are all of the video's, and the span loss leaves them out."""
+    videos = [make_video(number, ()) for number in range(3)]
+    for number, video in enumerate(videos):
+        video.ask(MomentQuery(str(number), "x", video.video_id, ()), tokens(0, 100 + number), 1.5, "outward")
+    batch = sampler(videos).batch(0)
+    assert batch.targets.tolist() == [[0, CLIPS - 1]] * 3
+    assert not batch.marked.any()
+
+
+def test_the_span_loss_is_left_out_of_a_share_of_the_batches() -> None:
+    """All else of these batches is as it was."""
+    whole, some = sampler(), sampler(span_dropout=0.7)
+    left_out = 0
+    for step in range(100):
+        one, other = whole.batch(step), some.batch(step)
+        assert_same(one, other)
+        assert one.marked.all()
+        assert other.marked.all() or not other.marked.any()
+        left_out += not other.marked.any()
+    assert 55 < left_out < 85
+    assert not any(sampler(span_dropout=1.0).batch(step).marked.any() for step in range(10))
+
+
+def test_processes_leave_the_span_loss_out_of_the_same_batches() -> None:
+    parts = [sampler(span_dropout=0.5, videos=3, rank=rank, world=2) for rank in range(2)]
+    marks = [[part.batch(step).marked.any() for step in range(20)] for part in parts]
+    assert marks[0] == marks[1]
+    assert len(set(marks[0])) == 2

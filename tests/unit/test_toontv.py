@@ -8,13 +8,14 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 
-from demo.toontv import annotate, assets, questions, world, write
+from demo.toontv import annotate, assets, dialogue, questions, world, write
 from demo.toontv.__main__ import main
 from demo.toontv.assets import AssetsMissingError, ToonTvError
 from demo.toontv.corpus import SPLITS, CorpusPlan, build_corpus, write_scripts
@@ -176,6 +177,40 @@ def test_a_query_of_one_modality_tells_nothing_of_the_other(scripts: dict[str, l
             heard = any(name in query["desc"] for name in names)
             seen = bool(shown & set(re.findall(r"\w+", query["desc"].lower())))
             assert (seen, heard) == {"v": (True, False), "t": (False, True), "vt": (True, True)}[query["type"]], query
+
+
+def words(texts: Iterable[str]) -> set[str]:
+    """As a tokenizer tells them apart: "Old" is not "old"."""
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def test_asides_tell_nothing_that_is_asked_about() -> None:
+    """Else a query about what is said, or what is seen, could be answered by a line that says neither."""
+    spoken = (*dialogue._CATCHPHRASES.values(), *dialogue._SURROUNDINGS.values(), dialogue._REMARKS)
+    said = words(itertools.chain.from_iterable(spoken))
+    asked = words((*world.PLACES, *world.FOODS, *world.PLANS, *world.PEOPLE, *world.OPINIONS)) - {"a", "the", "to"}
+    shown = {*world.CHARACTERS, *world.THINGS, *world.SETTINGS}
+    assert len(asked) > 60
+    assert not said & (asked | shown)
+    assert not {word.lower() for word in said} & shown
+
+
+def test_episodes_have_asides_and_these_alone_beside_what_is_asked(scripts: dict[str, list[Episode]]) -> None:
+    """Take the asides away, and each speech has its place and its topic, and one sentence about each."""
+    spoken = (*dialogue._CATCHPHRASES.values(), *dialogue._SURROUNDINGS.values(), dialogue._REMARKS)
+    asides = sorted(itertools.chain.from_iterable(spoken), key=len, reverse=True)
+    with_asides = 0
+    speeches = [scene.speech for episode in scripts["train"] for scene in episode.scenes if scene.speech]
+    for speech in speeches:
+        text = " ".join(line.text for line in speech.lines)
+        left = text
+        for one in asides:
+            left = left.replace(one, "")
+        with_asides += left != text
+        assert speech.place in left
+        assert speech.value in left
+        assert len(re.findall(r"[.?]", left)) == 2, text
+    assert 0.7 < with_asides / len(speeches) < 0.95
 
 
 def test_test_queries_fit_hardly_any_other_scene(scripts: dict[str, list[Episode]]) -> None:

@@ -39,10 +39,10 @@ def features(clips: int) -> VideoFeatures:
 
 FEATURES = {"long": features(8), "short": features(2)}
 QUERIES = [
-    MomentQuery("0", "who has the gem", "long", 1.0, 4.0, "v"),
-    MomentQuery("1", "somebody goes", "short", 0.0, 2.0, "t"),
-    MomentQuery("2", "they go home", "long", 6.0, 9.0, "vt"),
-    MomentQuery("3", "after the last clip that is read", "long", 7.5, 9.0),
+    MomentQuery("0", "who has the gem", "long", ((1.0, 4.0),), "v"),
+    MomentQuery("1", "somebody goes", "short", ((0.0, 2.0),), "t"),
+    MomentQuery("2", "they go home", "long", ((6.0, 9.0),), "vt"),
+    MomentQuery("3", "after the last clip that is read", "long", ((7.5, 9.0),)),
 ]
 
 
@@ -53,8 +53,8 @@ def corpus(subtitles: Path, tokenizer: TextTokenizer) -> dict[str, CorpusVideo]:
 
 def test_each_video_is_there_once_in_the_order_of_its_first_query(corpus: dict[str, CorpusVideo]) -> None:
     assert list(corpus) == ["long", "short"]
-    assert [query.query_id for query in corpus["long"].annotations] == ["0", "2"]
-    assert [query.type for query in corpus["long"].queries] == ["v", "vt"]
+    assert [query.query_id for query in corpus["long"].annotations] == ["0", "2", "3"]
+    assert [query.type for query in corpus["long"].queries] == ["v", "vt", "vt"]
     assert corpus["long"].duration == 12.2
 
 
@@ -62,13 +62,14 @@ def test_a_long_video_is_cut_to_the_clip_limit(corpus: dict[str, CorpusVideo]) -
     video = corpus["long"]
     np.testing.assert_array_equal(video.input.features, FEATURES["long"].features[:5])
     assert max(int(frame) for segment in video.input.segments for frame in segment.frames) == 4
-    # 6 to 9 s are clips 4 and 5, of which 4 is read; the query about 7.5 s on is left out.
-    assert [(query.first, query.last) for query in video.queries] == [(0, 2), (4, 4)]
+    # 6 to 9 s are clips 4 and 5, of which 4 is read; the moment from 7.5 s on cannot be found.
+    assert [(query.first, query.last) for query in video.queries] == [(0, 2), (4, 4), (-1, -1)]
+    assert [query.reachable for query in video.queries] == [True, True, False]
 
 
 def test_queries_and_lines_are_tokenised(corpus: dict[str, CorpusVideo], tokenizer: TextTokenizer) -> None:
     video = corpus["long"]
-    for query, text in zip(video.queries, ("who has the gem", "they go home"), strict=True):
+    for query, text in zip(video.queries, ("who has the gem", "they go home", QUERIES[3].text), strict=True):
         assert query.tokens.tolist() == [BEGIN_ID, *tokenizer.encode(text).tolist()]
     for segment, line in zip(video.input.segments, LINES, strict=True):
         assert segment.tokens.tolist() == [SEPARATOR_ID, *tokenizer.encode(line).tolist()]
@@ -90,8 +91,21 @@ def test_a_line_after_the_last_clip_is_not_asked_for(subtitles: Path, tokenizer:
     assert len(video.spoken) == 2
 
 
+def test_of_several_annotators_the_most_decide_what_is_trained(tokenizer: TextTokenizer) -> None:
+    query = MomentQuery("0", "they go", "long", ((0.0, 1.5), (3.0, 6.0), (3.0, 6.0), (6.0, 7.0)))
+    (video,) = build_corpus([query], FEATURES, None, tokenizer, CONFIG)
+    assert (video.queries[0].first, video.queries[0].last, video.queries[0].marked) == (2, 3, True)
+    assert video.annotations == [query]
+
+
+def test_a_query_about_the_whole_video_is_about_all_clips_and_marks_none(tokenizer: TextTokenizer) -> None:
+    (video,) = build_corpus([MomentQuery("0", "they go", "long", ())], FEATURES, None, tokenizer, CONFIG)
+    assert (video.queries[0].first, video.queries[0].last, video.queries[0].marked) == (0, 4, False)
+    assert video.queries[0].reachable
+
+
 def test_rounding_reaches_queries_and_lines(subtitles: Path, tokenizer: TextTokenizer) -> None:
-    query = MomentQuery("0", "short", "long", 1.6, 2.9)
+    query = MomentQuery("0", "short", "long", ((1.6, 2.9),))
     targets = {
         rounding: build_corpus([query], FEATURES, subtitles, tokenizer, CONFIG, rounding)[0].queries[0]
         for rounding in ("outward", "middle")

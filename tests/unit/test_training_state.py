@@ -84,7 +84,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     train(model, optimiser, range(1))
     checkpoint = save_state(tmp_path, model, optimiser, 1, {})
     assert {path.name for path in checkpoint.iterdir()} == {"config.json", WEIGHTS_FILE, MOMENTS_FILE, STATE_FILE}
-    assert json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")) == {"step": 1, "numbers": {}}
+    assert json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")) == {"step": 1, "numbers": {}, "scaler": {}}
 
 
 def test_a_checkpoint_before_the_first_step_can_be_resumed(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
         (STATE_FILE, b"{"),
         (STATE_FILE, b"[]"),
         (STATE_FILE, b'{"step": 1}'),
-        (STATE_FILE, b'{"step": null, "numbers": {}}'),
+        (STATE_FILE, b'{"step": null, "numbers": {}, "scaler": {}}'),
         (MOMENTS_FILE, None),
         (MOMENTS_FILE, b"not safetensors"),
         (WEIGHTS_FILE, None),
@@ -190,3 +190,16 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
         CheckpointError, match=r"another architecture .*temporal_layers=1.* instead of .*temporal_layers=2"
     ):
         load_state(checkpoint, other, other_optimiser)
+
+
+def test_the_scale_of_half_precision_is_part_of_the_state(tmp_path: Path) -> None:
+    """A resumed run that began with another scale would skip other steps."""
+    model, optimiser = make(0)
+    train(model, optimiser, range(1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=3)
+    scaler.scale(torch.ones(1))
+    checkpoint = save_state(tmp_path, model, optimiser, 1, {}, scaler)
+    other = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    load_state(checkpoint, model, optimiser, other)
+    assert other.state_dict() == scaler.state_dict()
+    assert other.get_scale() == 512.0

@@ -6,11 +6,12 @@ A checkpoint that can be exported also has its tokenizer and the folder of its f
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from hero_train.config import CONFIG_FILE, HeroConfig
 from hero_train.errors import CheckpointError
@@ -54,6 +55,15 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Load ``model.safetensors`` into a model; every weight must be there with the right shape.
 
     Raises:
+        CheckpointError: as ``read_weights``.
+    """
+    model.load_state_dict(read_weights(folder, model.state_dict()))
+
+
+def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read ``model.safetensors``, which must have the names and shapes of ``expected``.
+
+    Raises:
         CheckpointError: no such file, not a safetensors file, or names or shapes that differ.
     """
     path = folder / WEIGHTS_FILE
@@ -63,7 +73,6 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}). Copy it again.") from error
-    expected = model.state_dict()
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
         f"{name} {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
@@ -74,13 +83,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         raise CheckpointError(
             f"{path} does not fit its {CONFIG_FILE}: missing {missing[:5]}, unknown {unknown[:5]}, of another shape {shapes[:5]}."
         )
-    model.load_state_dict(state)
+    return state
 
 
-def save_weights(model: nn.Module, config: HeroConfig, folder: Path) -> None:
+def save_weights(weights: Mapping[str, Tensor], config: HeroConfig, folder: Path) -> None:
     """Write a checkpoint folder; the weights appear under their name only when they are whole."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder)
     partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, partial)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, partial)
     os.replace(partial, folder / WEIGHTS_FILE)

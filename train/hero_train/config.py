@@ -35,6 +35,7 @@ class HeroConfig:
         clip_limit: most clips of a video that the model reads at once.
         subtitle_context: previous subtitles repeated in front of each one.
         min_span_clips, max_span_clips: the shortest and longest moment that search returns, in clips, both inclusive.
+        nms_iou: search drops moments that overlap a better one of their video by a temporal IoU above it; 1.0 keeps all.
     """
 
     task: ClassVar[str | None] = None
@@ -60,6 +61,7 @@ class HeroConfig:
     subtitle_context: int = 0
     min_span_clips: int = 3
     max_span_clips: int = 16
+    nms_iou: float = 0.5
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -157,6 +159,8 @@ def _check(name: str, kind: str, value: object) -> None:
     assert isinstance(value, int | float)
     if name.endswith("_dropout"):
         fits, expected = 0 <= value < 1, "at least 0 and less than 1"
+    elif name == "nms_iou":
+        fits, expected = 0 < value <= 1, "above 0 and at most 1"
     elif name == "subtitle_context":
         fits, expected = value >= 0, "0 or more"
     else:

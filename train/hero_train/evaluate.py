@@ -1,9 +1,9 @@
-"""Evaluation by the paper's protocol, through the same span search that is served."""
+"""Evaluation of retrieval by the paper's protocol, through the same span search that is served."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,23 +11,36 @@ import torch
 from hero_sdk.manifest import MomentSpec
 from hero_sdk.rows import RowGeometry, pack_queries, pack_videos
 from hero_sdk.spans import search_spans, video_similarity
-from hero_sdk.types import FloatArray
+from hero_sdk.tokens import TextTokenizer
+from hero_sdk.types import FloatArray, IntArray
+from hero_train.data.annotations import HiddenQuery
 from hero_train.data.corpus import CorpusVideo
 from hero_train.errors import DataError
-from hero_train.metrics import Prediction, QueryResult, chance, recalls_by_type
+from hero_train.evaluation import Evaluation
+from hero_train.metrics import NOTHING, RANKS, UNKNOWN_VIDEO, QueryResult, Ranking, Searched, measure_retrieval
 from hero_train.model.hero import HeroModel
 
 BATCH = 16
 
+DEPTH = max(RANKS)
+"""Videos and moments per query."""
+
 
 @dataclass(frozen=True)
-class RetrievalEvaluation:
-    """Metrics by query type ("all", "v", "t", "vt") and chance for all queries, in [0, 1]."""
+class RetrievalPredictions:
+    """What a model found for the queries of a split.
 
-    metrics: dict[str, dict[str, float]]
-    chance: dict[str, float]
-    queries: int
-    videos: int
+    Attributes:
+        results: every moment competes.
+        suppressed: the same queries, with moments that overlap a better one suppressed; None where the protocol has no suppression.
+        video_ids: of the corpus, by the places that the results name.
+        searched: clips, durations and protocol.
+    """
+
+    results: list[QueryResult]
+    suppressed: list[QueryResult] | None
+    video_ids: list[str]
+    searched: Searched
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:
@@ -59,9 +72,21 @@ def encode_query_tokens(
     return np.concatenate(vectors), np.concatenate(span_vectors)
 
 
-def evaluate_retrieval(
+@dataclass(frozen=True)
+class _Asked:
+    """A query to search for; ``seeks`` says whether it is about a moment, be it known or not."""
+
+    query_id: str
+    type: str
+    tokens: IntArray
+    seeks: bool
+    video: int = UNKNOWN_VIDEO
+    moments: tuple[tuple[float, float], ...] = ()
+
+
+def search_corpus(
     model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
-) -> RetrievalEvaluation:
+) -> RetrievalPredictions:
     """Search the videos of a split for each of its queries.
 
     Args:
@@ -73,43 +98,84 @@ def evaluate_retrieval(
     Raises:
         DataError: the split has no query.
     """
-    queries = [(number, index) for number, video in enumerate(corpus) for index in range(len(video.queries))]
-    if not queries:
+    asked = [
+        _Asked(annotation.query_id, query.type, query.tokens, bool(annotation.moments), number, annotation.moments)
+        for number, video in enumerate(corpus)
+        for query, annotation in zip(video.queries, video.annotations, strict=True)
+    ]
+    return _search(model, corpus, asked, geometry, moment or model.moment_spec())
+
+
+def search_hidden(
+    model: HeroModel,
+    corpus: Sequence[CorpusVideo],
+    queries: Sequence[HiddenQuery],
+    tokenizer: TextTokenizer,
+    geometry: RowGeometry,
+    moment: MomentSpec | None = None,
+) -> RetrievalPredictions:
+    """Search a corpus for queries that do not tell which video they are about: VR and VCMR of a test split, to be handed in.
+
+    Args:
+        model, geometry, moment: as for ``search_corpus``.
+        corpus: of ``build_videos``.
+        queries: of ``read_hidden_queries``.
+        tokenizer: of the model.
+
+    Raises:
+        DataError: no query.
+    """
+    asked = [_Asked(query.query_id, query.type, tokenizer.encode_query(query.text), True) for query in queries]
+    return _search(model, corpus, asked, geometry, moment or model.moment_spec())
+
+
+def _search(
+    model: HeroModel,
+    corpus: Sequence[CorpusVideo],
+    asked: Sequence[_Asked],
+    geometry: RowGeometry,
+    moment: MomentSpec,
+) -> RetrievalPredictions:
+    if not asked:
         raise DataError("The split has no query to evaluate; check its annotation file.")
-    moment = moment or model.moment_spec()
-    interval = model.config.clip_interval
     training = model.training
     model.eval()
     clips = encode_corpus(model, corpus, geometry)
-    vectors, span_vectors = encode_query_tokens(
-        model, [corpus[number].queries[index].tokens for number, index in queries], geometry
-    )
+    vectors, span_vectors = encode_query_tokens(model, [query.tokens for query in asked], geometry)
     model.train(training)
 
     every, lengths = np.concatenate(clips), [len(part) for part in clips]
-    durations = [video.duration for video in corpus]
-    ranked = np.argsort(-video_similarity(vectors, every, lengths), axis=1, kind="stable")
-    results = []
-    for row, (number, index) in enumerate(queries):
-        annotation = corpus[number].annotations[index]
-        own = search_spans(vectors[row], span_vectors[row], clips[number], [lengths[number]], moment, 100)
-        found = search_spans(vectors[row], span_vectors[row], every, lengths, moment, 100)
-        own_times, found_times = own.times(interval, [durations[number]]), found.times(interval, durations)
-        results.append(
-            QueryResult(
-                type=annotation.type,
-                video=number,
-                moment=(annotation.start, annotation.end),
-                videos=ranked[row].tolist(),
-                corpus_moments=[
-                    Prediction(int(video), *span) for video, span in zip(found.video, found_times.tolist(), strict=True)
-                ],
-                video_moments=[Prediction(number, *span) for span in own_times.tolist()],
-            )
-        )
-    return RetrievalEvaluation(
-        metrics=recalls_by_type(results),
-        chance=chance(results, lengths, durations, interval, moment),
-        queries=len(results),
-        videos=len(corpus),
+    durations, interval = [video.duration for video in corpus], model.config.clip_interval
+    similarity = video_similarity(vectors, every, lengths)
+    protocols = [replace(moment, nms_iou=1.0), *([moment] if moment.nms_iou < 1.0 else [])]
+    found: list[list[QueryResult]] = [[] for _ in protocols]
+    for row, query in enumerate(asked):
+        videos = np.argsort(-similarity[row], kind="stable")[:DEPTH]
+        ranking = Ranking(videos, np.zeros((len(videos), 2)), similarity[row, videos].astype(np.float64))
+        for protocol, results in zip(protocols, found, strict=True):
+            own = anywhere = NOTHING
+            if query.seeks:
+                spans = search_spans(
+                    vectors[row], span_vectors[row], every, lengths, protocol, DEPTH, similarity=similarity[row]
+                )
+                anywhere = Ranking(spans.video, spans.times(interval, durations), spans.score)
+            if query.seeks and query.video != UNKNOWN_VIDEO:
+                within = clips[query.video]
+                spans = search_spans(vectors[row], span_vectors[row], within, [len(within)], protocol, DEPTH)
+                times = spans.times(interval, durations[query.video : query.video + 1])
+                own = Ranking(np.full(len(spans), query.video), times, spans.score)
+            results.append(QueryResult(query.query_id, query.type, query.video, query.moments, ranking, anywhere, own))
+    return RetrievalPredictions(
+        results=found[0],
+        suppressed=found[1] if len(found) > 1 else None,
+        video_ids=[video.video_id for video in corpus],
+        searched=Searched(lengths, durations, interval, moment),
     )
+
+
+def evaluate_retrieval(
+    model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
+) -> Evaluation:
+    """``measure_retrieval`` of what ``search_corpus`` finds; arguments and errors as there."""
+    found = search_corpus(model, corpus, geometry, moment)
+    return measure_retrieval(found.results, found.suppressed, found.searched)

@@ -1,9 +1,8 @@
-"""Evaluation of question answering and statements: accuracy, beside chance."""
+"""Evaluation of question answering and statements: what a model says, and how often that is right."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -12,25 +11,14 @@ from torch import Tensor
 
 from hero_sdk.rows import RowGeometry
 from hero_train.data.answers import EncodedQuestion, EncodedStatement, collate_questions, collate_statements
-from hero_train.errors import DataError
+from hero_train.evaluation import Evaluation
 from hero_train.losses import IGNORED_TARGET
+from hero_train.metrics_answers import JUDGEMENTS, Judged, measure_answers
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements, HeroWithText
 
 BATCH = 8
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class AnswerEvaluation:
-    """Accuracy on the annotations whose answer is known, and what guessing would get, in [0, 1].
-
-    For statements, guessing is to say always what is true more often.
-    """
-
-    accuracy: float
-    chance: float
-    count: int
 
 
 def answer_questions(
@@ -65,34 +53,29 @@ def _in_batches(model: HeroWithText, items: Sequence[Item], say: Callable[[Seque
 
 def evaluate_questions(
     model: HeroForQuestionAnswering, questions: Sequence[EncodedQuestion], geometry: RowGeometry
-) -> AnswerEvaluation:
-    """Answer the questions of a split.
+) -> Evaluation:
+    """``measure_answers`` of what the model says to the questions of a split whose answer is known.
 
     Raises:
         DataError: no question whose answer is known.
     """
     known = [question for question in questions if question.correct != IGNORED_TARGET]
-    _require_any(known, "question")
-    right = answer_questions(model, known, geometry) == [question.correct for question in known]
-    chance = np.mean([1 / len(question.answers) for question in known])
-    return AnswerEvaluation(float(right.mean()), float(chance), len(known))
+    said = answer_questions(model, known, geometry).tolist()
+    judged = [Judged(one.kind, place, one.correct, len(one.answers)) for one, place in zip(known, said, strict=True)]
+    return measure_answers(judged, "questions")
 
 
 def evaluate_statements(
     model: HeroForStatements, statements: Sequence[EncodedStatement], geometry: RowGeometry
-) -> AnswerEvaluation:
-    """Judge the statements of a split.
+) -> Evaluation:
+    """``measure_answers`` of what the model says to the statements of a split whose label is known.
 
     Raises:
         DataError: no statement whose label is known.
     """
     known = [statement for statement in statements if statement.label is not None]
-    _require_any(known, "statement")
-    right = judge_statements(model, known, geometry) == [statement.label for statement in known]
-    true = float(np.mean([statement.label for statement in known]))
-    return AnswerEvaluation(float(right.mean()), max(true, 1 - true), len(known))
-
-
-def _require_any(known: Sequence[object], what: str) -> None:
-    if not known:
-        raise DataError(f"The split has no {what} whose answer is known; check its annotation file.")
+    said = judge_statements(model, known, geometry).tolist()
+    judged = [
+        Judged(one.kind, place, int(one.label is True), JUDGEMENTS) for one, place in zip(known, said, strict=True)
+    ]
+    return measure_answers(judged, "statements")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hero_train.gathering import ALONE, Share
+
 IGNORED_TARGET = -1
 
 MASKED_LOGIT = -1e4
@@ -60,6 +62,19 @@ class RetrievalLoss:
     def total(self) -> Tensor:
         """What training minimises."""
         return self.span + self.video + self.query + self.clip
+
+
+@dataclass(frozen=True)
+class JointQueries:
+    """This process's share of the queries and of the videos of a joint batch."""
+
+    queries: Share
+    videos: Share
+
+    @classmethod
+    def alone(cls, cosine: Tensor) -> JointQueries:
+        """Of a batch that one process has to itself, by its (Q, V, L) cosines."""
+        return cls(*(Share(ALONE, (size,)) for size in cosine.shape[:2]))
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, targets: Tensor) -> Tensor:
@@ -116,24 +131,31 @@ def _against(positive: Tensor, scores: Tensor, negative: Tensor, config: Retriev
     return (loss * negative).sum(dim=1) / negative.sum(dim=1).clamp(min=1)
 
 
-def clip_loss(cosine: Tensor, targets: Tensor, query_video: Tensor, scale: float) -> Tensor:
+def _known(targets: Tensor) -> Tensor:
+    """Which moments are known: (Q, 2) -> (Q,) bool."""
+    return (targets != IGNORED_TARGET).all(dim=1)
+
+
+def clip_loss(
+    cosine: Tensor, targets: Tensor, query_video: Tensor, scale: float, joint: JointQueries | None = None
+) -> Tensor:
     """Cross-entropy of each of a moment's clips among all clips of the batch, the mean over the moment.
 
     Args:
-        cosine: (Q, V, L) of every query with every clip, very negative beyond a video's end.
-        targets, query_video: as for ``retrieval_loss``.
+        cosine, targets, query_video, joint: as for ``retrieval_loss``.
         scale: on the cosines.
 
     Returns:
         (Q,); zero for ignored targets.
     """
+    joint = joint or JointQueries.alone(cosine)
     logits = cosine * scale
+    everything = joint.videos.gather(logits.logsumexp(dim=2).T).logsumexp(dim=0)[joint.queries.own]
     place = torch.arange(cosine.shape[2], device=cosine.device)
     within = (place >= targets[:, :1]) & (place <= targets[:, 1:])
-    own = logits[torch.arange(len(logits), device=logits.device), query_video]
+    own = logits[joint.queries.own][torch.arange(len(targets), device=logits.device), query_video]
     positive = (own * within).sum(dim=1) / within.sum(dim=1).clamp(min=1)
-    known = (targets != IGNORED_TARGET).all(dim=1)
-    return (logits.flatten(1).logsumexp(dim=1) - positive).where(known, 0.0)
+    return (everything - positive).where(_known(targets), 0.0)
 
 
 def retrieval_loss(
@@ -144,28 +166,34 @@ def retrieval_loss(
     query_video: Tensor,
     config: RetrievalLossConfig,
     marked: Tensor | None = None,
+    joint: JointQueries | None = None,
 ) -> RetrievalLoss:
     """The loss of VSM and VCMR on a batch.
 
     Args:
-        cosine: (Q, V, L) of every query with every clip, very negative beyond a video's end.
+        cosine: (Q, V, L) of every query with every clip, very negative beyond a video's end. With several processes, the first
+            dimension has the queries of all of them, and everything else is of this process alone.
         start_logits, end_logits: (Q, L) of each query in its own video, or None to leave the span loss out of this step.
         targets: (Q, 2).
         query_video: (Q,).
         config: weights and shape.
         marked: (Q,) bool, False where the targets are no moment that somebody marked, so that the span loss leaves them out;
             None counts all.
+        joint: the queries and videos of all processes; None for a batch of one process. The loss is that of all of them.
     """
-    against_videos, against_queries = ranking_losses(cosine.amax(dim=-1), query_video, config)
-    known = (targets != IGNORED_TARGET).all(dim=1).sum().clamp(min=1)
+    joint = joint or JointQueries.alone(cosine)
+    mean = joint.queries.processes.mean
+    similarity = joint.videos.gather(cosine.amax(dim=2).T).T
+    against_videos, against_queries = ranking_losses(
+        similarity, joint.queries.gather(query_video + joint.videos.start), config
+    )
     span = clip = cosine.new_zeros(())
     if start_logits is not None and end_logits is not None:
         spans = targets if marked is None else targets.where(marked[:, None], IGNORED_TARGET)
-        span = span_loss(start_logits, end_logits, spans).sum() / (spans != IGNORED_TARGET).all(dim=1).sum().clamp(
-            min=1
-        )
+        span = mean(span_loss(start_logits, end_logits, spans).sum(), _known(spans).sum())
     if config.clip_weight:
-        clip = clip_loss(cosine, targets, query_video, config.scale).sum() / known
+        clips = clip_loss(cosine, targets, query_video, config.scale, joint)
+        clip = mean(clips.sum(), _known(targets).sum())
     return RetrievalLoss(
         span=config.span_weight * span,
         video=config.video_weight * against_videos.mean(),

@@ -6,21 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hero_train.gathering import ALONE, Processes
 from hero_train.losses import IGNORED_TARGET
 
 
-def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def classification_loss(logits: Tensor, targets: Tensor, processes: Processes = ALONE) -> Tensor:
     """The mean cross-entropy of masked words, or of the frames whose place was shuffled.
 
     Args:
         logits: (N, classes).
         targets: (N,) int; ``IGNORED_TARGET`` where nothing is asked.
+        processes: over whose batches the mean is.
 
     Returns:
         A scalar; zero where nothing is asked at all. (There the authors' loss is not a number.)
     """
-    known = (targets != IGNORED_TARGET).sum().clamp(min=1)
-    return F.cross_entropy(logits, targets.long(), ignore_index=IGNORED_TARGET, reduction="sum") / known
+    total = F.cross_entropy(logits, targets.long(), ignore_index=IGNORED_TARGET, reduction="sum")
+    return processes.mean(total, (targets != IGNORED_TARGET).sum())
 
 
 def regression_loss(predicted: Tensor, features: Tensor) -> Tensor:

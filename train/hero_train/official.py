@@ -1,14 +1,14 @@
-"""The authors' checkpoints: their parameter names, and the way from them to ours.
+"""The authors' checkpoints: read, measured and loaded.
 
 An official checkpoint is a pickled dictionary of tensors plus the entry ``vocab_padded: bool``. It is read with
-``weights_only=True``, so that a hostile file cannot run code. Names and shapes were taken from the released models' key lists.
+``weights_only=True``, so that a hostile file cannot run code.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,137 +16,17 @@ from torch import Tensor, nn
 
 from hero_train.config import CaptioningConfig, HeroConfig
 from hero_train.errors import CheckpointError
+from hero_train.loading import ImportReport, SourceWeights, load_what_fits
 from hero_train.model.hero import HeroModel
+from hero_train.official_names import our_name, why_without_place
+from hero_train.tokenizer import embedding_rows
 
-_LAYER = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.output",
-    "attention.output.LayerNorm": "attention.norm",
-    "intermediate.dense": "intermediate",
-    "output.dense": "output",
-    "output.LayerNorm": "norm",
-    # The caption decoder's layers, as the authors spell them.
-    "self_attention.query": "attention.query",
-    "self_attention.key": "attention.key",
-    "self_attention.value": "attention.value",
-    "add_norm_1.dense": "attention.output",
-    "add_norm_1.LayerNorm": "attention.norm",
-    "dec_enc_attention.query": "clips.query",
-    "dec_enc_attention.key": "clips.key",
-    "dec_enc_attention.value": "clips.value",
-    "add_norm_2.dense": "clips.output",
-    "add_norm_2.LayerNorm": "clips.norm",
-    "intermidiate.dense": "intermediate",
-    "add_norm_3.dense": "output",
-    "add_norm_3.LayerNorm": "norm",
-}
-_MODULES = {
-    "v_encoder.f_encoder.embeddings.word_embeddings": "cross_modal.text.word",
-    "v_encoder.f_encoder.embeddings.position_embeddings": "cross_modal.text.position",
-    "v_encoder.f_encoder.embeddings.token_type_embeddings": "cross_modal.text.token_type",
-    "v_encoder.f_encoder.embeddings.LayerNorm": "cross_modal.text.norm",
-    "v_encoder.f_encoder.img_embeddings.img_LayerNorm": "cross_modal.frames.feature_norm",
-    "v_encoder.f_encoder.img_embeddings.img_linear": "cross_modal.frames.linear",
-    "v_encoder.f_encoder.img_embeddings.position_embeddings": "cross_modal.frames.position",
-    "v_encoder.f_encoder.img_embeddings.LayerNorm": "cross_modal.frames.norm",
-    "v_encoder.frame_transform.LayerNorm": "temporal.frames.norm",
-    "v_encoder.frame_transform.net.1": "temporal.frames.linear",
-    "v_encoder.c_encoder.embeddings.position_embeddings": "temporal.position",
-    "v_encoder.c_encoder.embeddings.LayerNorm": "temporal.norm",
-    "q_feat_attn.query_input_proj.LayerNorm": "query.projection.norm",
-    "q_feat_attn.query_input_proj.net.1": "query.projection.linear",
-    "q_feat_attn.query_pos_embed.position_embeddings": "query.position",
-    "q_feat_attn.query_pos_embed.LayerNorm": "query.norm",
-    "q_feat_attn.query_self_attention.self.query": "query.attention.query",
-    "q_feat_attn.query_self_attention.self.key": "query.attention.key",
-    "q_feat_attn.query_self_attention.self.value": "query.attention.value",
-    "q_feat_attn.query_self_attention.output.dense": "query.attention.output",
-    "q_feat_attn.query_self_attention.output.LayerNorm": "query.attention.norm",
-    "q_feat_attn.modular_vector_mapping": "query.pooling",
-    "video_query_linear": "moment.query",
-    "video_st_predictor": "moment.start",
-    "video_ed_predictor": "moment.end",
-    "qa_pool": "answer_pool",
-    "qa_pred_head.linear_1": "answer.inner",
-    "qa_pred_head.LayerNorm": "answer.norm",
-    "qa_pred_head.linear_2": "answer.output",
-    "st_ed_pool": "span_pool",
-    "st_ed_pred_head.linear_1": "span.inner",
-    "st_ed_pred_head.LayerNorm": "span.norm",
-    "st_ed_pred_head.linear_2": "span.output",
-    "violin_pool": "truth_pool",
-    "violin_pred_head.linear_1": "truth.inner",
-    "violin_pred_head.LayerNorm": "truth.norm",
-    "violin_pred_head.linear_2": "truth.output",
-    "v_encoder.f_encoder.lm_head": "language",
-    "v_encoder.f_encoder.lm_head.dense": "language.dense",
-    "v_encoder.f_encoder.lm_head.LayerNorm": "language.norm",
-    "v_encoder.feat_regress.net.0": "regression.inner",
-    "v_encoder.feat_regress.net.2": "regression.norm",
-    "v_encoder.feat_regress.net.3": "regression.output",
-    "v_encoder.fom_output.linear_1": "order.inner",
-    "v_encoder.fom_output.LayerNorm": "order.norm",
-    "v_encoder.fom_output.linear_2": "order.output",
-    "v_encoder.mask_embedding": "temporal_mask",
-    "v_encoder.f_encoder.img_embeddings.mask_embedding": "cross_modal_mask",
-    "position_embeddings": "decoder.position",
-    "emb_LayerNorm": "decoder.norm",
-}
-_STACKS = {
-    "v_encoder.f_encoder.encoder.layer": "cross_modal.layers",
-    "v_encoder.c_encoder.encoder.layer": "temporal.layers",
-    "decoder.layer": "decoder.layers",
-}
-
-# Why an official parameter has no place in a retrieval model, by the start of its name.
-_UNUSED = {
-    "v_encoder.pad": "a constant buffer",
-    "v_encoder.f_encoder.pad": "a constant buffer",
-    "v_encoder.f_encoder.pooler": "computed by the authors' code but never used",
-    "v_encoder.c_encoder.pooler": "never used by the authors' code",
-    "v_encoder.f_encoder.lm_head.decoder": "the word embeddings once more",
-    "v_encoder.f_encoder.lm_head": "head of masked language modelling",
-    "v_encoder.feat_regress": "head of masked frame modelling",
-    "v_encoder.fom_output": "head of frame order modelling",
-    "v_encoder.mask_embedding": "used in masked frame modelling only",
-    "v_encoder.f_encoder.img_embeddings.mask_embedding": "used in masked frame modelling only",
-    "decoder.tri_mask": "a constant buffer",
-    "loss_func.one_hot": "a constant buffer",
-}
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What an import did with each parameter of an official checkpoint.
-
-    Attributes:
-        loaded: official names that found their place.
-        left_out: official names without a place in the model, with the reason.
-        fresh: our names that the checkpoint does not have; they keep their initial values.
-    """
-
-    loaded: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    fresh: list[str] = field(default_factory=list)
-
-
-def our_name(official: str) -> str | None:
-    """Our name of an official parameter, or None when no model of ours has a place for it."""
-    official = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", official))
-    module, _, leaf = official.rpartition(".")
-    if module in _MODULES:
-        return f"{_MODULES[module]}.{leaf}"
-    for theirs, ours in _STACKS.items():
-        if match := re.fullmatch(re.escape(theirs) + r"\.(\d+)\.(.+)", module):
-            part = _LAYER.get(match[2])
-            return f"{ours}.{match[1]}.{part}.{leaf}" if part else None
-    return None
+WORDS = "v_encoder.f_encoder.embeddings.word_embeddings.weight"
+"""The official name of the word embeddings."""
 
 
 def infer_config(state: Mapping[str, Tensor], *, num_heads: int | None = None) -> HeroConfig:
-    """The sizes of an official checkpoint, read off its tensors.
+    """The sizes of an official checkpoint, read off its tensors; the vocabulary is filled up to a multiple of 8.
 
     Args:
         state: official names to tensors.
@@ -155,18 +35,17 @@ def infer_config(state: Mapping[str, Tensor], *, num_heads: int | None = None) -
     Raises:
         CheckpointError: an essential tensor is missing, or the number of heads must be given.
     """
-    embeddings = "v_encoder.f_encoder.embeddings"
     try:
-        vocab, hidden = state[f"{embeddings}.word_embeddings.weight"].shape
+        vocab, hidden = state[WORDS].shape
         config = HeroConfig(
-            vocab_size=vocab,
+            vocab_size=embedding_rows(vocab),
             hidden_size=hidden,
             feature_dim=state["v_encoder.f_encoder.img_embeddings.img_linear.weight"].shape[1],
-            num_heads=num_heads or _heads_of(hidden),
+            num_heads=num_heads or heads_of(hidden),
             intermediate_size=state["v_encoder.f_encoder.encoder.layer.0.intermediate.dense.weight"].shape[0],
             cross_modal_layers=_depth(state, "v_encoder.f_encoder.encoder.layer"),
             temporal_layers=_depth(state, "v_encoder.c_encoder.encoder.layer"),
-            text_positions=state[f"{embeddings}.position_embeddings.weight"].shape[0],
+            text_positions=state["v_encoder.f_encoder.embeddings.position_embeddings.weight"].shape[0],
             temporal_positions=state["v_encoder.c_encoder.embeddings.position_embeddings.weight"].shape[0],
             frame_positions=state["v_encoder.f_encoder.img_embeddings.position_embeddings.weight"].shape[0],
         )
@@ -196,9 +75,17 @@ def infer_captioning_config(state: Mapping[str, Tensor], *, num_heads: int | Non
     return replace(config, decoder_layers=_depth(state, "decoder.layer"), decoder_positions=len(table))
 
 
-def _heads_of(hidden: int) -> int:
+def heads_of(hidden: int) -> int:
+    """How many attention heads of RoBERTa's and the authors' width a hidden size makes.
+
+    Raises:
+        CheckpointError: it is no multiple of that width.
+    """
     if hidden % 64:
-        raise CheckpointError(f"Hidden size {hidden} is not a multiple of the authors' head width 64; pass num_heads.")
+        raise CheckpointError(
+            f"Hidden size {hidden} is not a multiple of the authors' head width 64; pass num_heads (hero-train convert: --heads; "
+            "in the configuration of a run: model.num_heads)."
+        )
     return hidden // 64
 
 
@@ -209,7 +96,7 @@ def _depth(state: Mapping[str, Tensor], stack: str) -> int:
 def model_from_official(
     state: Mapping[str, Tensor], config: HeroConfig | None = None, *, num_heads: int | None = None
 ) -> tuple[HeroModel, ImportReport]:
-    """Build a model from an official state dict.
+    """Build a retrieval model from an official state dict.
 
     Args:
         state: official names to tensors, such as ``read_official`` returns.
@@ -217,7 +104,7 @@ def model_from_official(
         num_heads: for the inference, see ``infer_config``.
 
     Raises:
-        CheckpointError: a tensor of another shape than the model has.
+        CheckpointError: a tensor of another shape than the model has, or one that is not finite.
     """
     model = HeroModel(config or infer_config(state, num_heads=num_heads))
     return model, load_official(model, state)
@@ -227,31 +114,21 @@ def load_official(model: nn.Module, state: Mapping[str, Tensor]) -> ImportReport
     """Load an official state dict into a model of any task, which is put into evaluation mode.
 
     Raises:
-        CheckpointError: a tensor of another shape than the model has.
+        CheckpointError: a tensor of another shape than the model has, or one that is not finite.
     """
-    target = model.state_dict()
-    report = ImportReport()
-    for official, tensor in state.items():
-        ours = our_name(official)
-        if ours is None or ours not in target:
-            reason = next(
-                (why for start, why in _UNUSED.items() if official.startswith(start)), "unknown to this model"
-            )
-            report.left_out[official] = reason
-            continue
-        if ours == "cross_modal.text.token_type.weight" and len(tensor) == 1:
-            tensor = tensor.repeat(2, 1)  # pre-training's single row serves both types, as in the authors' fine-tuning
-        if target[ours].shape != tensor.shape:
-            raise CheckpointError(
-                f"{official} is {tuple(tensor.shape)} and {ours} of the configured model is {tuple(target[ours].shape)}; "
-                "pass the configuration that goes with the checkpoint, or none to infer it."
-            )
-        target[ours] = tensor.to(target[ours].dtype)
-        report.loaded.append(official)
-    report.fresh.extend(sorted(set(target) - {our_name(official) for official in report.loaded}))
-    model.load_state_dict(target)
+    report = load_what_fits(model, official_weights(state))
     model.eval()
     return report
+
+
+def official_weights(state: Mapping[str, Tensor]) -> SourceWeights:
+    """An official state dict by our names."""
+    names = {official: our_name(official) for official in state}
+    return SourceWeights(
+        {ours: state[official] for official, ours in names.items() if ours},
+        {ours: official for official, ours in names.items() if ours},
+        {official: why_without_place(official) for official, ours in names.items() if not ours},
+    )
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
@@ -268,7 +145,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint of plain tensors ({error}).") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors.")
-    tensors = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; found the entries {sorted(map(str, content))[:8]}.")
     return tensors

@@ -1,4 +1,4 @@
-"""AdamW as the paper uses it: no decay on biases and norms, linear warm-up, linear decay."""
+"""AdamW as the paper uses it: no decay on biases and norms, a rate of their own for heads, linear warm-up, linear decay."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ from hero_train.run_config import OptimisationSection
 
 FINAL_RATE = 1e-8
 
+ENCODERS = ("cross_modal.", "temporal.")
+"""Where the names of the encoders' parameters begin; all others are a head's."""
+
 
 def build_optimiser(model: nn.Module, config: OptimisationSection) -> AdamW:
-    """AdamW over a model's parameters, in two groups: with and without weight decay."""
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+    """AdamW over a model's parameters, in groups: encoders and heads, with and without weight decay.
+
+    Each group has a ``factor`` on the learning rate of its step, see ``set_learning_rate``.
+    """
     norms = {
         id(parameter)
         for module in model.modules()
         if isinstance(module, nn.LayerNorm)
         for parameter in module.parameters()
     }
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        (plain if name.endswith("bias") or id(parameter) in norms else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon)
+        decays = not (name.endswith("bias") or id(parameter) in norms)
+        members.setdefault((name.startswith(ENCODERS), decays), []).append(parameter)
+    groups = []
+    for (in_encoders, decays), parameters in sorted(members.items(), reverse=True):
+        factor = 1.0 if in_encoders else config.head_rate
+        decay = config.weight_decay if decays else 0.0
+        groups.append(
+            {"params": parameters, "weight_decay": decay, "factor": factor, "lr": factor * config.learning_rate}
+        )
+    return AdamW(groups, betas=config.betas, eps=config.epsilon)
 
 
 def learning_rate(step: int, config: OptimisationSection) -> float:
@@ -35,6 +47,6 @@ def learning_rate(step: int, config: OptimisationSection) -> float:
 
 
 def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Give every parameter group this learning rate times its factor."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hero_train.run_config import Precision
 
 # What Accelerate calls the formats.
-_MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_MIXED: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def mixed_precision(precision: Precision) -> str:
@@ -24,6 +24,11 @@ def mixed_precision(precision: Precision) -> str:
         # torch has no public name for these two.
         return "bf16" if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else "no"
     return _MIXED[precision]
+
+
+def precision_name(mixed: str) -> Precision:
+    """The name that a configuration gives to one of Accelerate's formats."""
+    return next(name for name, theirs in _MIXED.items() if theirs == mixed)
 
 
 def attention_kernels(device: torch.device) -> AbstractContextManager[object]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
+from typer.main import get_command
 
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import export_graph
-from hero_train.model.hero import HeroModel
+from hero_export.cli import app
+from hero_export.dry_run import plan_export
+from hero_sdk.graph_files import SIZES
+from hero_sdk.manifest import read_bundle
 from tests.integration.export.exported import GRAPHS, Exported, content
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
 
@@ -33,6 +38,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Export
         *(f"graphs/{name}.onnx" for name in sorted(GRAPHS)),
         "reports/export.json",
         "reports/export.md",
+        "reports/reproduce.sh",
         "tokenizer.json",
     ]
     assert manifest["geometry"] == dataclasses.asdict(GEOMETRY)
@@ -40,6 +46,14 @@ def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Export
     batches = [("frames", 32), *((name, MAX_BATCH) for name in GRAPHS)]
     assert [(name, graph["max_batch"]) for name, graph in manifest["graphs"].items()] == batches
     assert [(graph["name"], graph["max_batch"]) for graph in exported.report["graphs"]] == batches
+
+
+def test_every_tensor_of_every_graph_is_held_to_the_sizes_of_the_manifest(exported: Exported) -> None:
+    """One that the table lacks would be left unchecked when a bundle is read."""
+    for name, graph in read_bundle(exported.bundle).graphs.items():
+        # The temporal graph of other tasks reads texts as well.
+        others = {"token_ids"} if name == "temporal" else set()
+        assert {tensor.name for tensor in (*graph.inputs, *graph.outputs)} == set(SIZES[name]) - others
 
 
 def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> None:
@@ -104,7 +118,34 @@ def test_the_stages_are_told_on_standard_error(exported: Exported) -> None:
         assert stage in exported.stages
 
 
-def test_a_second_export_gives_the_same_bytes(exported: Exported, model: HeroModel, tmp_path: Path) -> None:
-    graph = graphs_of(model, GEOMETRY)["temporal"]
-    export_graph(graph, tmp_path / "temporal.onnx")
-    assert (tmp_path / "temporal.onnx").read_bytes() == (exported.bundle / graph.file).read_bytes()
+@pytest.mark.slow  # a second export by a process of its own
+def test_the_script_makes_the_same_bytes_again(exported: Exported, tmp_path: Path) -> None:
+    script = exported.bundle / "reports" / "reproduce.sh"
+    text = script.read_text(encoding="utf-8")
+    options = {name for option in get_command(app).commands["onnx"].params for name in option.opts}  # type: ignore[attr-defined]
+    elsewhere = {"checkpoint", "--tokenizer", "--frame-encoder", "--force", "--dry-run", "--json"}
+    assert {word for word in text.split() if word.startswith("--")} >= options - elsewhere
+    for path in (exported.checkpoint, Path(sys.prefix), Path(__file__).parents[3], tmp_path):
+        assert str(path) not in text
+    (tmp_path / "input").symlink_to(exported.checkpoint)
+    variables = {"CHECKPOINT": "input", "OUT": "again", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", script], cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made, again = content(exported.bundle), content(tmp_path / "again")
+    assert {name: data for name, (data, _) in again.items()} == {name: data for name, (data, _) in made.items()}
+
+
+def test_a_dry_run_says_before_how_large_the_graphs_will_be(exported: Exported, tmp_path: Path) -> None:
+    plan = plan_export(exported.checkpoint, tmp_path / "bundle", geometry=GEOMETRY, max_batch=MAX_BATCH)
+    planned = {file.path: file for file in plan.files}
+    assert set(planned) == set(content(exported.bundle))
+    for name, (data, _) in content(exported.bundle).items():
+        if planned[name].exact:
+            assert planned[name].bytes == len(data)
+    for name in GRAPHS:
+        weights = onnx.load(str(exported.bundle / "graphs" / f"{name}.onnx")).graph.initializer
+        size = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
+        assert planned[f"graphs/{name}.onnx"].bytes == pytest.approx(size, rel=0.02)
+    assert not list(tmp_path.iterdir())

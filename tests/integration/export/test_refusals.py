@@ -1,8 +1,7 @@
-"""What ``hero-export onnx`` refuses, what it leaves on the disk then, and what readers of a bundle refuse."""
+"""What ``hero-export onnx`` refuses, and what it leaves on the disk then."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,15 +13,12 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-import hero_sdk
-from hero_export import ExportError, FusionError, VerificationError, export_bundle, forms, inspect_bundle
+from hero_export import ExportError, FusionError, VerificationError, export_bundle, forms
 from hero_export.cli import main
 from hero_export.graphs import Graph
-from hero_sdk import BundleError
-from hero_sdk.manifest import Manifest, read_bundle
+from hero_sdk.manifest import read_bundle
 from hero_train.model.hero import HeroModel
 from tests.integration.export.exported import GRAPHS, OPTIONS, Exported, content
-from tests.tiny_bundle import seal
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
 
 
@@ -92,7 +88,7 @@ def test_a_bundle_that_is_there_stays_untouched_without_force(
     monkeypatch.setattr(sys, "argv", ["hero-export", "onnx", str(exported.checkpoint), "--out", str(copy), *OPTIONS])
     with pytest.raises(SystemExit) as caught:
         main()
-    assert caught.value.code == 2
+    assert caught.value.code == 3
     output = capsys.readouterr()
     assert "already a bundle" in output.err
     assert "--force" in output.err
@@ -125,90 +121,3 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(
         copied(copy.parent / "new", on_stage=fail)
     assert content(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
-# A bundle that was damaged
-
-
-def edit_manifest(folder: Path, change: Callable[[dict], object]) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda manifest: manifest.update(format_version=2), "has format version 2"),
-        (
-            lambda manifest: manifest["files"]["tokenizer.json"].update(sha256="0" * 64),
-            r"tokenizer\.json is not the file",
-        ),
-        (lambda manifest: manifest["files"]["graphs/query.onnx"].update(bytes=1), r"query\.onnx is not the file"),
-        (lambda manifest: manifest["files"].pop("graphs/query.onnx"), r"uses graphs/query\.onnx without listing it"),
-        (
-            lambda manifest: manifest["graphs"]["query"].update(file="../query.onnx"),
-            r"uses \.\./query\.onnx without listing",
-        ),
-        (
-            lambda manifest: manifest["files"].update({"../checkpoint/config.json": {"sha256": "", "bytes": 0}}),
-            "outside",
-        ),
-        (lambda manifest: manifest.pop("geometry"), "no entry 'geometry'"),
-        (lambda manifest: manifest["graphs"]["query"].update(max_batch="4"), r"max_batch is '4'; expected int"),
-        (lambda manifest: manifest["geometry"].update(rows=4), r"unknown entries \['rows'\]"),
-    ],
-)
-def test_an_edited_manifest_is_refused(copy: Path, change: Callable[[dict], object], message: str) -> None:
-    edit_manifest(copy, change)
-    for read in (read_bundle, inspect_bundle, hero_sdk.load):
-        with pytest.raises(BundleError, match=message):
-            read(copy)
-
-
-def swap(folder: Path) -> None:
-    shutil.copyfile(folder / "graphs" / "temporal.onnx", folder / "graphs" / "query.onnx")
-
-
-def flip(folder: Path) -> None:
-    data = bytearray((folder / "graphs" / "query.onnx").read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / "graphs" / "query.onnx").write_bytes(data)
-
-
-def truncate(folder: Path) -> None:
-    path = folder / "graphs" / "query.onnx"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def remove(folder: Path) -> None:
-    (folder / "graphs" / "query.onnx").unlink()
-
-
-@pytest.mark.parametrize("damage", [swap, flip, truncate, remove])
-def test_a_damaged_graph_is_refused(copy: Path, damage: Callable[[Path], None]) -> None:
-    damage(copy)
-    for read in (read_bundle, inspect_bundle, hero_sdk.load):
-        with pytest.raises(BundleError, match=r"query\.onnx"):
-            read(copy)
-
-
-def test_a_damaged_graph_is_refused_even_with_a_manifest_that_fits_it(copy: Path) -> None:
-    truncate(copy)
-    seal(copy, read_bundle_unchecked(copy))
-    with pytest.raises(BundleError, match=r"query\.onnx is not a whole ONNX file"):
-        inspect_bundle(copy)
-    with hero_sdk.load(copy) as hero, pytest.raises(BundleError, match="cannot be opened by onnxruntime"):
-        hero.encode_query("the gem")
-
-
-def test_another_graph_under_a_manifest_that_fits_it_is_refused_when_it_is_opened(copy: Path) -> None:
-    swap(copy)
-    seal(copy, read_bundle_unchecked(copy))
-    with hero_sdk.load(copy) as hero, pytest.raises(BundleError, match=r"query\.onnx has the tensors"):
-        hero.encode_query("the gem")
-
-
-def read_bundle_unchecked(folder: Path) -> Manifest:
-    return Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"))

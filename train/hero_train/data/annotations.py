@@ -1,10 +1,11 @@
-"""Moment queries in the format of TVR: one JSON object per line."""
+"""Queries about moments and videos in the format of TVR: one JSON object per line."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,21 +19,39 @@ QUERY_TYPES: tuple[QueryType, ...] = ("v", "t", "vt")
 
 @dataclass(frozen=True)
 class MomentQuery:
-    """A sentence and the moment that it describes.
+    """A sentence and the moment, or the whole video, that it describes.
 
     Attributes:
         query_id: of the annotation (``desc_id``).
         text: the sentence.
         video_id: the video it is about.
-        start, end: of the moment, in seconds.
+        moments: start and end in seconds as each annotator marked them: one moment in TVR, four and more in DiDeMo, none in
+            MSR-VTT, whose sentences are about whole videos.
         type: whether the sentence is about the picture ("v"), what is said ("t") or both ("vt").
     """
 
     query_id: str
     text: str
     video_id: str
-    start: float
-    end: float
+    moments: tuple[tuple[float, float], ...]
+    type: QueryType = "vt"
+
+    @property
+    def moment(self) -> tuple[float, float] | None:
+        """What training aims at: the moment that most annotators marked, of equals the first; None where nobody marked any.
+
+        So it is done with DiDeMo in the baselines of TVR, from which the authors have their rule of evaluation. How they prepared
+        DiDeMo themselves is not published; their loader takes one moment per query.
+        """
+        return Counter(self.moments).most_common(1)[0][0] if self.moments else None
+
+
+@dataclass(frozen=True)
+class HiddenQuery:
+    """A query of a test split that hides which video it is about; the attributes are those of ``MomentQuery``."""
+
+    query_id: str
+    text: str
     type: QueryType = "vt"
 
 
@@ -62,7 +81,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_moment_queries(path: Path) -> list[MomentQuery]:
-    """Read a TVR annotation file: ``desc_id``, ``desc``, ``vid_name``, ``ts`` [start, end] and optionally ``type``.
+    """Read an annotation file: ``desc_id``, ``desc``, ``vid_name``, and where they are known ``ts`` and ``type``.
+
+    ``ts`` is [start, end] in seconds, or a list of those with one per annotator.
 
     Raises:
         DataError: a line without one of them or with a moment that is none; the message names the line.
@@ -73,23 +94,62 @@ def read_moment_queries(path: Path) -> list[MomentQuery]:
     return queries
 
 
+def read_hidden_queries(path: Path) -> list[HiddenQuery]:
+    """Read the queries of a test split that hides the answers: ``desc_id``, ``desc``, and where it is known ``type``.
+
+    Raises:
+        DataError: a line without one of them; the message names the line.
+    """
+    queries = []
+    for number, content in read_json_lines(path):
+        where = f"Line {number} of {path}"
+        _require(content, ("desc_id", "desc"), where)
+        queries.append(HiddenQuery(str(content["desc_id"]), _sentence(content, where), _query_type(content, where)))
+    if not queries:
+        raise DataError(f"{path} has no query in it.")
+    return queries
+
+
 def _moment_query(content: dict[str, Any], where: str) -> MomentQuery:
-    if missing := [name for name in ("desc_id", "desc", "vid_name", "ts") if name not in content]:
-        raise DataError(f"{where} has no {missing}; a moment query has desc_id, desc, vid_name and ts.")
+    _require(content, ("desc_id", "desc", "vid_name"), where)
+    return MomentQuery(
+        query_id=str(content["desc_id"]),
+        text=_sentence(content, where),
+        video_id=str(content["vid_name"]),
+        moments=parse_moments(content.get("ts"), where),
+        type=_query_type(content, where),
+    )
+
+
+def _require(content: dict[str, Any], names: Sequence[str], where: str) -> None:
+    if missing := [name for name in names if name not in content]:
+        raise DataError(f"{where} has no {missing}; a query has desc_id, desc, vid_name and, about a moment, ts.")
+
+
+def _sentence(content: dict[str, Any], where: str) -> str:
+    if not isinstance(content["desc"], str) or not content["desc"].strip():
+        raise DataError(f"{where} has an empty desc; expected a sentence.")
+    return content["desc"]
+
+
+def _query_type(content: dict[str, Any], where: str) -> QueryType:
     kind = content.get("type", "vt")
     if kind not in QUERY_TYPES:
         raise DataError(f"{where} has type {kind!r}; expected one of {QUERY_TYPES}.")
-    if not isinstance(content["desc"], str) or not content["desc"].strip():
-        raise DataError(f"{where} has an empty desc; expected a sentence.")
-    start, end = parse_moment(content["ts"], where)
-    return MomentQuery(
-        query_id=str(content["desc_id"]),
-        text=content["desc"],
-        video_id=str(content["vid_name"]),
-        start=start,
-        end=end,
-        type=cast("QueryType", kind),
-    )
+    return cast("QueryType", kind)
+
+
+def parse_moments(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """The moments of the entry ``ts`` of a query: one, one per annotator, or none where it is None.
+
+    Raises:
+        DataError: as ``parse_moment``.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return tuple(parse_moment(one, where) for one in value)
+    return (parse_moment(value, where),)
 
 
 def parse_moment(value: Any, where: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,8 @@ from hero_train.data.annotations import Rounding, moment_clips, read_json_lines
 from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
+from hero_train.evaluation import ALL
 from hero_train.losses import IGNORED_TARGET
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Question:
         video_id: the video it is about.
         correct: place of the right answer, or None where the annotation does not tell.
         moment: start and end in seconds of what answers it, or None.
+        kind: of question, by which accuracy is told apart; None where the annotation does not tell.
     """
 
     question_id: str
@@ -43,16 +43,27 @@ class Question:
     video_id: str
     correct: int | None
     moment: tuple[float, float] | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement about a video; ``label`` says whether it is true, or is None where the annotation does not tell."""
+    """A statement about a video.
+
+    Attributes:
+        statement_id: of the annotation (``id``).
+        text: the statement.
+        video_id: the video it is about.
+        label: whether it is true, or None where the annotation does not tell.
+        pair: what a true and a false statement have in common that were written together (``pair_id``), or None.
+    """
 
     statement_id: str
     text: str
     video_id: str
     label: bool | None
+    pair: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class EncodedQuestion:
         answers: ``</s>`` and the tokens of each answer, int32.
         correct: place of the right answer, or ``IGNORED_TARGET``.
         moment: first and last clip of the moment, both inclusive, or twice ``IGNORED_TARGET``.
+        kind: as in ``Question``.
     """
 
     question_id: str
@@ -74,16 +86,19 @@ class EncodedQuestion:
     answers: tuple[IntArray, ...]
     correct: int
     moment: tuple[int, int]
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
 class EncodedStatement:
-    """A statement as the model reads it: its video, the tokens of ``</s>`` statement, and whether it is true (None: unknown)."""
+    """A statement as the model reads it: its video and the tokens of ``</s>`` statement; the rest as in ``Statement``."""
 
     statement_id: str
     video: VideoInput
     tokens: IntArray
     label: bool | None
+    pair: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,8 @@ def read_questions(path: Path) -> list[Question]:
     """Read a TVQA annotation file: ``qid``, ``q``, ``a0``, ``a1``, ..., ``vid_name``; where known, ``answer_idx`` and ``ts``.
 
     ``ts`` is "start-end" or [start, end] in seconds; "nan-nan", as TVQA has it, is a moment that nobody marked. All questions of a
-    file have the same number of answers: five in TVQA, four in How2QA.
+    file have the same number of answers: five in TVQA, four in How2QA. A ``kind`` of question, which TVQA does not have, is kept:
+    accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -159,6 +175,7 @@ def _question(content: dict[str, Any], where: str) -> Question:
         video_id=str(content["vid_name"]),
         correct=correct,
         moment=_moment(content.get("ts"), where),
+        kind=_kind(content, where),
     )
 
 
@@ -183,7 +200,8 @@ def _moment(value: Any, where: str) -> tuple[float, float] | None:
 def read_statements(path: Path) -> list[Statement]:
     """Read a file of statements: ``id``, ``statement``, ``vid_name`` and, where known, ``label`` (1 or true, 0 or false).
 
-    The names ``desc_id`` and ``desc``, by which the authors' VIOLIN files call the first two, are read as well.
+    Statements with the same ``pair_id`` were written together, one true and one false. The names ``desc_id`` and ``desc``, by which
+    the authors' VIOLIN files call the first two, are read as well. A ``kind`` is kept: accuracy is told apart by it.
 
     Raises:
         DataError: a line without one of them or with a value that does not fit; the message names the line.
@@ -207,12 +225,24 @@ def _statement(content: dict[str, Any], where: str) -> Statement:
         text=_sentence(content, names[1], where),
         video_id=str(content["vid_name"]),
         label=None if label is None else bool(label),
+        pair=None if content.get("pair_id") is None else str(content["pair_id"]),
+        kind=_kind(content, where),
     )
 
 
 def _require(content: dict[str, Any], names: Sequence[str], what: str, where: str) -> None:
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{where} has no {missing}; {what} has {', '.join(names)}.")
+
+
+def _kind(content: dict[str, Any], where: str) -> str | None:
+    """What kind of question or statement it is, any word but the one for all of them."""
+    kind = content.get("kind")
+    if kind is None:
+        return None
+    if not isinstance(kind, str) or not kind.strip() or kind == ALL:
+        raise DataError(f"{where} has kind {kind!r}; expected a word other than {ALL!r}, which stands for all kinds.")
+    return kind
 
 
 def _sentence(content: dict[str, Any], name: str, where: str) -> str:
@@ -259,7 +289,15 @@ def encode_questions(
         answers = tuple(separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
-            EncodedQuestion(question.question_id, video, separated(tokenizer, question.text), answers, correct, moment)
+            EncodedQuestion(
+                question.question_id,
+                video,
+                separated(tokenizer, question.text),
+                answers,
+                correct,
+                moment,
+                question.kind,
+            )
         )
     return encoded
 
@@ -276,7 +314,9 @@ def encode_statements(
         [(one.statement_id, one.video_id) for one in statements], features, subtitles, tokenizer, config
     )
     return [
-        EncodedStatement(one.statement_id, videos[one.video_id], separated(tokenizer, one.text), one.label)
+        EncodedStatement(
+            one.statement_id, videos[one.video_id], separated(tokenizer, one.text), one.label, one.pair, one.kind
+        )
         for one in statements
     ]
 
@@ -294,28 +334,6 @@ def _read_videos(
             raise DataError(f"Annotation {annotation} is about the video {video_id}, which has no features.")
     spoken = read_all_subtitles(subtitles, (video_id for _, video_id in wanted))
     return {video_id: build_input(features[video_id], said, tokenizer, config) for video_id, said in spoken.items()}
-
-
-def draw(items: Sequence[Item], count: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Item]:
-    """The annotations of a training step: a part of a permutation that changes with every pass over them.
-
-    Args:
-        items: all annotations.
-        count: how many each process draws.
-        seed: of the run.
-        step: from 0; with the seed it decides what is drawn, so that a resumed run draws the same.
-        rank, world: which part of each joint batch this process draws.
-
-    Raises:
-        DataError: fewer annotations than a joint batch takes.
-    """
-    joint = count * world
-    if len(items) < joint:
-        raise DataError(f"There are {len(items)} annotations and a batch takes {joint}; draw fewer at a time.")
-    per_pass = len(items) // joint
-    order = np.random.default_rng([seed, step // per_pass]).permutation(len(items))
-    start = (step % per_pass) * joint + rank * count
-    return [items[index] for index in order[start : start + count]]
 
 
 def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometry) -> QuestionBatch:

@@ -39,6 +39,16 @@ def augment_video(video: VideoInput, config: AugmentationConfig, rng: np.random.
     return VideoInput(features, segments)
 
 
+def crop_video(video: VideoInput, first: int, stop: int) -> VideoInput:
+    """The clips from ``first`` to before ``stop`` as a video of their own, with the segments that are spoken over them."""
+    segments = []
+    for part in video.segments:
+        kept = part.frames[(part.frames >= first) & (part.frames < stop)]
+        if len(kept):
+            segments.append(Segment(kept - np.int32(first), part.tokens))
+    return VideoInput(video.features[first:stop], tuple(segments))
+
+
 def drop_tokens(tokens: IntArray, config: AugmentationConfig, rng: np.random.Generator) -> IntArray:
     """Leave out a share of the tokens; the first, which is a mark and no word, stays."""
     if not config.token_dropout:

@@ -17,7 +17,7 @@ from hero_train.config import HeroConfig
 from hero_train.data.annotations import parse_moment, read_json_lines
 from hero_train.data.corpus import build_input, read_all_subtitles
 from hero_train.data.features import VideoFeatures
-from hero_train.data.sampling import draw_part
+from hero_train.data.sampling import draw_part, video_rngs
 from hero_train.errors import ConfigError, DataError
 
 IGNORED_TOKEN = -1
@@ -92,12 +92,14 @@ class EncodedMoment:
         annotation: as it was read.
         first, stop: its first clip, and the clip after its last one.
         captions: (tokens,) int32 each, without begin and end.
+        reachable: whether it begins in what is read of the video. Another one has the last clip, and is not trained on.
     """
 
     annotation: CaptionedMoment
     first: int
     stop: int
     captions: tuple[IntArray, ...]
+    reachable: bool = True
 
 
 @dataclass
@@ -116,9 +118,10 @@ def build_caption_corpus(
     tokenizer: TextTokenizer,
     config: HeroConfig,
 ) -> list[CaptionVideo]:
-    """The videos of a split with their captioned moments; moments that start beyond the clip limit are left out.
+    """The videos of a split with their captioned moments.
 
-    Captions are tokenised as queries are: one that is all upper case is lower-cased. (The authors leave it as it is.)
+    A moment that begins beyond the clip limit is not trained on. It is evaluated all the same, with a caption of the last clip that
+    is read. Captions are tokenised as queries are: one that is all upper case is lower-cased. (The authors leave it as it is.)
 
     Raises:
         DataError: a moment of a video without features.
@@ -133,10 +136,10 @@ def build_caption_corpus(
             videos[name] = CaptionVideo(name, build_input(features[name], spoken[name], tokenizer, config))
         video = videos[name]
         clips = len(video.input.features)
-        if moment.start < clips * config.clip_interval:
-            first, stop = moment_span(moment.start, moment.end, config.clip_interval, clips)
-            captions = tuple(tokenizer.encode(text) for text in moment.captions)
-            video.moments.append(EncodedMoment(moment, first, stop, captions))
+        first, stop = moment_span(moment.start, moment.end, config.clip_interval, clips)
+        captions = tuple(tokenizer.encode(text) for text in moment.captions)
+        reachable = moment.start < clips * config.clip_interval
+        video.moments.append(EncodedMoment(moment, first, stop, captions, reachable))
     return list(videos.values())
 
 
@@ -206,10 +209,12 @@ class CaptionSamplingConfig:
 
 
 class CaptionSampler:
-    """Draws batches of captioned moments, each a pure function of the seed, the step and the rank.
+    """Draws batches of captioned moments, each a pure function of the seed and the step.
+
+    The joint batch of several processes is that of one process with as many videos.
 
     Args:
-        corpus: the training videos; those without a caption are left out.
+        corpus: the training videos; those without a caption to train on are left out.
         config: how to draw.
         geometry: rows to pack into.
         seed: of the run.
@@ -229,7 +234,11 @@ class CaptionSampler:
         world: int = 1,
     ) -> None:
         self._config, self._geometry, self._seed, self._rank, self._world = config, geometry, seed, rank, world
-        self._videos = [video for video in corpus if any(moment.captions for moment in video.moments)]
+        trained = [
+            replace(video, moments=[moment for moment in video.moments if moment.reachable and moment.captions])
+            for video in corpus
+        ]
+        self._videos = [video for video in trained if video.moments]
         if len(self._videos) < config.videos * world:
             raise DataError(
                 f"The training set has {len(self._videos)} videos with captions and a batch takes {config.videos * world}; "
@@ -238,9 +247,10 @@ class CaptionSampler:
 
     def batch(self, step: int) -> CaptionBatch:
         """The batch of a step."""
-        rng = np.random.default_rng([self._seed, 2, step, self._rank])
-        chosen = draw_part(len(self._videos), self._config.videos, step, self._seed, self._rank, self._world)
-        videos = [_with_some(self._videos[index], self._config.captions_per_video, rng) for index in chosen]
+        size, count = self._config.videos, self._config.captions_per_video
+        chosen = draw_part(len(self._videos), size, step, self._seed, self._rank, self._world)
+        rngs = video_rngs(size, step, self._seed, self._rank)
+        videos = [_with_some(self._videos[index], count, rng) for index, rng in zip(chosen, rngs, strict=True)]
         return collate_captions(videos, self._geometry, self._config.token_limit)
 
 

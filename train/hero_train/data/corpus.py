@@ -17,7 +17,9 @@ from hero_sdk.video_files import subtitle_files
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import MomentQuery, QueryType, Rounding, moment_clips
 from hero_train.data.features import VideoFeatures
+from hero_train.data.subtitles import read_subtitle_lines
 from hero_train.errors import DataError
+from hero_train.losses import IGNORED_TARGET
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class EncodedQuery:
 
     Attributes:
         tokens: (tokens,) int32 with ``<s>`` in front.
-        first, last: clips of the moment, both inclusive.
+        first, last: clips of the moment, both inclusive: all clips of the video where nobody marked a moment, and twice
+            ``IGNORED_TARGET`` where the moment begins after the last clip that is read.
         type: what the query is about.
         marked: whether somebody marked the moment. The time of a subtitle says where its words are to be found, and not where
             the scene begins and ends that somebody would mark.
@@ -37,6 +40,11 @@ class EncodedQuery:
     last: int
     type: QueryType
     marked: bool = True
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the moment begins in what is read of the video. Another one is evaluated, and not trained on."""
+        return self.first != IGNORED_TARGET
 
 
 @dataclass
@@ -57,32 +65,45 @@ class CorpusVideo:
     queries: list[EncodedQuery] = field(default_factory=list)
     annotations: list[MomentQuery] = field(default_factory=list)
 
-    def ask(
-        self, query: MomentQuery, tokens: IntArray, clip_interval: float, rounding: Rounding, marked: bool = True
-    ) -> None:
-        """Add an annotated query; one whose moment starts after the last clip that is read is left out.
+    def ask(self, query: MomentQuery, tokens: IntArray, clip_interval: float, rounding: Rounding) -> None:
+        """Add an annotated query.
 
         Args:
             query: about this video.
             tokens: its text with ``<s>`` in front.
             clip_interval: seconds per clip.
             rounding: see ``moment_clips``.
-            marked: see ``EncodedQuery``.
         """
         clips = len(self.input.features)
-        if query.start >= clips * clip_interval:
-            return
-        first, last = moment_clips(query.start, query.end, clip_interval, clips, rounding)
-        self.queries.append(EncodedQuery(tokens, first, last, query.type, marked))
+        target = (0, clips - 1)
+        if query.moment is not None:
+            beyond = query.moment[0] >= clips * clip_interval
+            target = (
+                (IGNORED_TARGET, IGNORED_TARGET)
+                if beyond
+                else moment_clips(*query.moment, clip_interval, clips, rounding)
+            )
+        self.queries.append(EncodedQuery(tokens, *target, query.type, marked=query.moment is not None))
         self.annotations.append(query)
 
 
-def read_all_subtitles(folder: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
-    """The subtitles of videos, from ``folder/video_id.srt`` or ``.vtt``; none for a video that has no such file."""
-    files = subtitle_files(folder) if folder is not None else {}
-    return {
-        video_id: read_subtitles(files[video_id]) if video_id in files else () for video_id in dict.fromkeys(video_ids)
-    }
+def read_all_subtitles(source: Path | None, video_ids: Iterable[str]) -> dict[str, tuple[Subtitle, ...]]:
+    """The subtitles of videos by id; none for a video that the source has nothing of.
+
+    Args:
+        source: a folder of ``video_id.srt`` or ``.vtt``, or a file of the field's format (see ``hero_train.data.subtitles``).
+            None: no subtitles.
+        video_ids: each is read once.
+
+    Raises:
+        SubtitleError, DataError: a folder or a file that cannot be read, with the place.
+    """
+    wanted = dict.fromkeys(video_ids)
+    if source is not None and source.is_file():
+        found = read_subtitle_lines(source, wanted)
+        return {video_id: found.get(video_id, ()) for video_id in wanted}
+    files = subtitle_files(source) if source is not None else {}
+    return {video_id: read_subtitles(files[video_id]) if video_id in files else () for video_id in wanted}
 
 
 def build_corpus(
@@ -95,8 +116,8 @@ def build_corpus(
 ) -> list[CorpusVideo]:
     """The videos that a split's queries are about, with their queries.
 
-    Clips beyond the clip limit are left out in training, and queries about them with them; search reads long videos through
-    windows instead.
+    Clips beyond the clip limit are left out, and queries about them are not trained on. They are evaluated all the same: what the
+    model does not read it cannot find. (Search reads long videos through windows.)
 
     Raises:
         DataError: a query about a video without features.
@@ -112,6 +133,24 @@ def build_corpus(
             )
         videos[query.video_id].ask(query, tokenizer.encode_query(query.text), config.clip_interval, rounding)
     return list(videos.values())
+
+
+def build_videos(
+    video_ids: Sequence[str],
+    features: dict[str, VideoFeatures],
+    subtitles: Path | None,
+    tokenizer: TextTokenizer,
+    config: HeroConfig,
+) -> list[CorpusVideo]:
+    """Videos without queries: the corpus of a test split that hides which video a query is about.
+
+    Raises:
+        DataError: a video without features.
+    """
+    if absent := [video_id for video_id in video_ids if video_id not in features]:
+        raise DataError(f"{len(absent)} videos of the corpus have no features, such as {absent[0]}.")
+    spoken = read_all_subtitles(subtitles, video_ids)
+    return [_build_video(one, features[one], spoken[one], tokenizer, config, "outward") for one in video_ids]
 
 
 def build_input(

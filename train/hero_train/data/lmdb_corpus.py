@@ -17,7 +17,7 @@ from hero_sdk.rows import Segment, VideoInput
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID
 from hero_sdk.types import FloatArray, IntArray, Subtitle
 from hero_train.config import HeroConfig
-from hero_train.data.annotations import QUERY_TYPES, MomentQuery, QueryType, Rounding
+from hero_train.data.annotations import QUERY_TYPES, MomentQuery, QueryType, Rounding, parse_moments
 from hero_train.data.corpus import CorpusVideo, spoken_queries
 from hero_train.data.lmdb_store import Damage, FeatureStore, TextStore, read_sidecar
 from hero_train.errors import DataError
@@ -42,8 +42,7 @@ def read_lmdb_corpus(
     beyond it. All features are held in memory.
 
     Args:
-        queries: text store of the split, such as ``txt/tvr_train.db``. A query without a moment (video retrieval) is about all
-            clips that are read, and counts as one that nobody marked.
+        queries: text store of the split, such as ``txt/tvr_train.db``.
         subtitles: text store of the subtitles, such as ``txt/tv_subtitles.db``. None: the model sees the picture only, in one
             segment of all frames with ``<s>``, as in the authors' video-only tasks.
         features: feature store, such as ``video/tv/resnet_slowfast_1.5_compressed``.
@@ -92,12 +91,12 @@ def read_lmdb_corpus(
         if video is None:
             continue
         try:
-            query = _query(key, record, video, config.clip_interval)
+            query = _query(key, record, video)
             tokens = _tokens([BEGIN_ID], record["input_ids"])
-        except _UNFIT as error:
+        except (*_UNFIT, DataError) as error:
             damage.reasons[f"{queries.name}:{key}"] = f"not a record of a query ({error!r})"
             continue
-        video.ask(query, tokens, config.clip_interval, rounding, marked=record.get("target") is not None)
+        video.ask(query, tokens, config.clip_interval, rounding)
     damage.refuse_above(damaged_share)
     return list(videos.values()), damage
 
@@ -179,11 +178,9 @@ def _tokens(first: list[int], ids: list[int]) -> IntArray:
     return tokens
 
 
-def _query(key: str, record: dict[str, Any], video: CorpusVideo, clip_interval: float) -> MomentQuery:
+def _query(key: str, record: dict[str, Any], video: CorpusVideo) -> MomentQuery:
     kind = record.get("type", "vt")
     if kind not in QUERY_TYPES:
         raise ValueError(f"the type {kind!r}")
-    start, end = record.get("target") or (0.0, len(video.input.features) * clip_interval)
-    if not 0 <= start < end < math.inf:
-        raise ValueError(f"the moment {record['target']}")
-    return MomentQuery(key, str(record["desc"]), video.video_id, float(start), float(end), cast("QueryType", kind))
+    moments = parse_moments(record.get("target"), "It")
+    return MomentQuery(key, str(record["desc"]), video.video_id, moments, cast("QueryType", kind))

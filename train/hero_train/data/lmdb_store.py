@@ -145,12 +145,15 @@ class FeatureStore(_Store):
     """Frame features of the authors, raw or compressed."""
 
     def lengths(self) -> dict[str, int]:
-        """Number of clips of each video, from ``id2nframe.json`` in the folder above.
+        """Number of clips of each video, from ``id2nframe.json`` in the folder above (the release) or ``id2frame_len.json`` (the
+        authors' converter).
 
         Raises:
             DataError: no such file, or not whole numbers.
         """
-        path = self.folder.parent / "id2nframe.json"
+        path, converted = (self.folder.parent / name for name in ("id2nframe.json", "id2frame_len.json"))
+        if not path.exists() and converted.exists():
+            path = converted
         lengths = read_sidecar(path)
         if wrong := {key: value for key, value in lengths.items() if not _is_length(value)}:
             raise DataError(f"{path} has {dict(list(wrong.items())[:3])}; expected a number of clips for each video.")

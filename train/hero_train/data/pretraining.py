@@ -1,4 +1,7 @@
-"""Batches of pre-training: one task each, drawn in the paper's proportions, each a pure function of the seed and the step."""
+"""Batches of pre-training: one task each, drawn in the paper's proportions, each a pure function of the seed and the step.
+
+The joint batch of several processes is that of one process with as many videos.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from hero_train.data.masking import (
     shuffle_places,
     take_subtitles_out,
 )
-from hero_train.data.sampling import RetrievalBatch, draw_part
+from hero_train.data.sampling import RetrievalBatch, draw_part, video_rngs
 from hero_train.errors import ConfigError, DataError
 from hero_train.losses import IGNORED_TARGET
 
@@ -78,12 +81,19 @@ PretrainingBatch = WordBatch | FrameBatch | OrderBatch | RetrievalBatch
 
 
 def word_batch(
-    videos: Sequence[VideoInput], ids: WordIds, rng: np.random.Generator, geometry: RowGeometry, share: float = SHARE
+    videos: Sequence[VideoInput],
+    ids: WordIds,
+    rngs: Sequence[np.random.Generator],
+    geometry: RowGeometry,
+    share: float = SHARE,
 ) -> WordBatch:
-    """Mask words of every subtitle; subtitles without a word are left out, as stage 1 sees each on its own."""
+    """Mask words of every subtitle; subtitles without a word are left out, as stage 1 sees each on its own.
+
+    Here and below, each video has a generator of its own, so that what chance does to it does not depend on the others.
+    """
     shown: list[VideoInput] = []
     labels: list[list[IntArray]] = []
-    for video in videos:
+    for video, rng in zip(videos, rngs, strict=True):
         segments, asked = [], []
         for part in video.segments:
             tokens, words = mask_words(part.tokens, ids, rng, share)
@@ -111,13 +121,13 @@ def _lay_words(packed: PackedVideos, labels: Sequence[Sequence[IntArray]]) -> In
 
 def frame_batch(
     videos: Sequence[VideoInput],
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
     geometry: RowGeometry,
     objective: Literal["mfm_nce", "mffr"] = "mfm_nce",
     share: float = SHARE,
 ) -> FrameBatch:
     """Mask frames of every video, in both stages."""
-    masked = [mask_frames(len(video.features), rng, share) for video in videos]
+    masked = [mask_frames(len(video.features), rng, share) for video, rng in zip(videos, rngs, strict=True)]
     pairs = list(zip(videos, masked, strict=True))
     packed = pack_videos([hide_frames(video, mask) for video, mask in pairs], geometry)
     # The same packing of a feature of width 1 tells which frames of it are masked.
@@ -134,10 +144,10 @@ def frame_batch(
 
 
 def order_batch(
-    videos: Sequence[VideoInput], rng: np.random.Generator, geometry: RowGeometry, share: float = SHARE
+    videos: Sequence[VideoInput], rngs: Sequence[np.random.Generator], geometry: RowGeometry, share: float = SHARE
 ) -> OrderBatch:
     """Shuffle frames of every video."""
-    drawn = [shuffle_places(len(video.features), rng, share) for video in videos]
+    drawn = [shuffle_places(len(video.features), rng, share) for video, rng in zip(videos, rngs, strict=True)]
     packed = pack_videos(
         [move_frames(video, places) for video, (places, _) in zip(videos, drawn, strict=True)], geometry
     )
@@ -149,7 +159,7 @@ def order_batch(
 
 def matching_batch(
     videos: Sequence[VideoInput],
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
     geometry: RowGeometry,
     queries_per_video: int = 5,
     spans: bool = True,
@@ -161,12 +171,12 @@ def matching_batch(
 
     Args:
         videos: without subtitle context, at least one with a subtitle that has words and frames.
-        rng: decides which.
+        rngs: one for each video; they decide which.
         geometry: rows to pack into.
         queries_per_video: at most.
         spans: whether the span loss counts in this batch.
     """
-    drawn = [take_subtitles_out(video, rng, queries_per_video) for video in videos]
+    drawn = [take_subtitles_out(video, rng, queries_per_video) for video, rng in zip(videos, rngs, strict=True)]
     queries = [query for _, asked in drawn for query in asked]
     owners = [number for number, (_, asked) in enumerate(drawn) for _ in asked]
     longest = max(len(query.tokens) for query in queries)
@@ -276,20 +286,20 @@ class PretrainingSampler:
         return TASKS[rng.choice(len(TASKS), p=self._probabilities)]
 
     def batch(self, step: int, part: int = 0) -> PretrainingBatch:
-        """A batch of an optimiser step; the same for the same seed, step, part and rank."""
+        """A batch of an optimiser step; the same for the same seed, step, part and place in the joint batch."""
         config, geometry, task = self._config, self._geometry, self.task(step)
         number = step * self._accumulation + part
         drawn = draw_part(len(self._videos[task]), config.videos, number, self._seed, self._rank, self._world)
         videos = [self._videos[task][index] for index in drawn]
-        rng = np.random.default_rng([self._seed, 5, number, self._rank])
+        rngs = video_rngs(config.videos, number, self._seed, self._rank, stream=5)
         if task == "mlm":
-            return word_batch(videos, self._ids, rng, geometry, config.share)
+            return word_batch(videos, self._ids, rngs, geometry, config.share)
         if task == "fom":
-            return order_batch(videos, rng, geometry, config.share)
+            return order_batch(videos, rngs, geometry, config.share)
         if task == "vsm":
             spans = bool(np.random.default_rng([self._seed, 6, number]).random() >= config.span_dropout)
-            return matching_batch(videos, rng, geometry, config.queries_per_video, spans)
-        return frame_batch(videos, rng, geometry, task, config.share)
+            return matching_batch(videos, rngs, geometry, config.queries_per_video, spans)
+        return frame_batch(videos, rngs, geometry, task, config.share)
 
 
 def _can_be_asked(segment: Segment, ids: WordIds) -> bool:

@@ -30,6 +30,14 @@ class DecoderLayer(TransformerLayer):
         super().__init__(hidden_size, num_heads, intermediate_size, hidden_dropout, attention_dropout)
         self.clips = Attention(hidden_size, num_heads, hidden_dropout, attention_dropout)
 
+    def forward(  # type: ignore[override]  # A decoder's layer reads two things, and nobody takes it for an encoder's.
+        self, hidden: Tensor, mask: Tensor, clips: Tensor, clip_mask: Tensor
+    ) -> Tensor:
+        """(N, T, hidden), (1, 1, T, T) bool, (N, C, hidden), (N, 1, 1, C) bool -> (N, T, hidden)."""
+        hidden = self.attention(hidden, mask)
+        hidden = self.clips.attend(hidden, *self.clips.keys_values(clips), clip_mask)
+        return self.feed_forward(hidden)
+
 
 class CaptionDecoder(nn.Module):
     """The decoder's own part: positions and layers. The words and the way back to them belong to the model.
@@ -62,9 +70,7 @@ class CaptionDecoder(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=words.device).tril()[None, None]
         hidden = self.norm(words + self.position.weight[:length])
         for layer in self._stack():
-            hidden = layer.attention(hidden, causal)
-            hidden = layer.clips.attend(hidden, *layer.clips.keys_values(clips), clip_mask[:, None, None])
-            hidden = layer.feed_forward(hidden)
+            hidden = layer(hidden, causal, clips, clip_mask[:, None, None])
         return hidden
 
     def prefill(self, clips: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hero_sdk.manifest import MomentSpec
-from hero_sdk.rows import PackedVideos
+from hero_sdk.rows import PackedVideos, Regrouping
 from hero_train.checkpoint import load_weights, resolve_folder, save_weights
 from hero_train.config import HeroConfig
 from hero_train.model.encoders import CrossModalEncoder, QueryEncoder, TemporalEncoder
-from hero_train.model.layers import initialise
+from hero_train.model.layers import TransformerLayer, initialise
 from hero_train.model.moment import MomentHead
 
 if TYPE_CHECKING:
@@ -54,18 +54,40 @@ class HeroEncoders(nn.Module):
         """Where the weights are."""
         return self.cross_modal.text.word.weight.device
 
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Trade time for memory: keep of each encoder layer its input only, and compute the rest again for the gradients.
+
+        These stay the same, bit for bit: dropout draws the same again.
+        """
+        for layer in (*self.cross_modal.layers, *self.temporal.layers):
+            assert isinstance(layer, TransformerLayer)
+            layer.recomputed = enabled
+
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
         return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.matched(packed))
 
     def matched(self, packed: PackedVideos) -> Tensor:
         """Stage 1, and its output brought to the slots of stage 2: (R, S, hidden)."""
-        return self.regroup(packed, self.cross_modal(**self.tensors(packed.cross_modal.arrays())))
+        return self.regroup(packed, self.cross_modal(**self.cross_modal_inputs(packed)))
+
+    def cross_modal_inputs(self, packed: PackedVideos) -> dict[str, Tensor]:
+        """What stage 1 reads, with frame tables no longer than the fullest row needs.
+
+        Engines want tables of one length; here the projection of their empty rows would be work for nothing.
+        """
+        rows = packed.cross_modal
+        used = max(1, int(rows.frame_index.max()) + 1)
+        return self.tensors({**rows.arrays(), "frame_features": rows.frame_features[:, :used]})
 
     def regroup(self, packed: PackedVideos, hidden: Tensor) -> Tensor:
         """``hero_sdk.rows.Regrouping.apply`` with gradients: (R1, S1, hidden) -> (R2, S2, hidden)."""
-        way = self.tensors({name: getattr(packed.regrouping, name) for name in packed.regrouping.__dataclass_fields__})
-        matched = hidden.new_zeros(*packed.temporal.segment_ids.shape, hidden.shape[-1])
+        return self.scatter(packed.regrouping, hidden, packed.temporal.segment_ids.shape)
+
+    def scatter(self, regrouping: Regrouping, hidden: Tensor, shape: Sequence[int]) -> Tensor:
+        """``regroup`` into rows of a ``shape`` (R2, S2), whatever they are."""
+        way = self.tensors({name: getattr(regrouping, name) for name in regrouping.__dataclass_fields__})
+        matched = hidden.new_zeros(*shape, hidden.shape[-1])
         source = hidden[way["source_row"].long(), way["source_slot"].long()]
         return matched.index_put((way["target_row"].long(), way["target_slot"].long()), source, accumulate=True)
 
@@ -120,7 +142,7 @@ class HeroEncoders(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it does not exist."""
-        save_weights(self, self.config, Path(folder))
+        save_weights(self.state_dict(), self.config, Path(folder))
 
 
 class HeroModel(HeroEncoders):
@@ -141,4 +163,5 @@ class HeroModel(HeroEncoders):
         start, end = (
             tuple(map(float, conv.weight.detach().flatten())) for conv in (self.moment.start, self.moment.end)
         )
-        return MomentSpec(start, end, min_clips=self.config.min_span_clips, max_clips=self.config.max_span_clips)
+        config = self.config
+        return MomentSpec(start, end, config.min_span_clips, config.max_span_clips, nms_iou=config.nms_iou)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-12
 """Of the norms inside transformer layers; those of embeddings and heads have 1e-5 (the authors' defaults)."""
@@ -60,6 +61,9 @@ class SelfAttention(Attention):
 class TransformerLayer(nn.Module):
     """Self-attention and feed-forward network, each with residual and norm after it."""
 
+    recomputed = False
+    """Whether ``run_layers`` forgets what lies between the input and the output, and computes it again for the gradients."""
+
     def __init__(
         self, hidden_size: int, num_heads: int, intermediate_size: int, hidden_dropout: float, attention_dropout: float
     ) -> None:
@@ -96,7 +100,10 @@ class Projection(nn.Module):
 def run_layers(layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Tensor:
     """Pass hidden states through a stack of transformer layers."""
     for layer in layers:
-        hidden = layer(hidden, mask)
+        if layer.recomputed and torch.is_grad_enabled():
+            hidden = checkpoint(layer, hidden, mask, use_reentrant=False)
+        else:
+            hidden = layer(hidden, mask)
     return hidden
 
 

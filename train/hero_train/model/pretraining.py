@@ -6,7 +6,8 @@ Video-subtitle matching (VSM) needs no head of its own: a subtitle is a query, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,12 +15,32 @@ from torch import Tensor, nn
 
 from hero_sdk.rows import PackedVideos
 from hero_train.config import HeroConfig
-from hero_train.errors import CheckpointError
+from hero_train.errors import ConfigError
 from hero_train.model.classifier import Classifier
 from hero_train.model.hero import HeroModel
 from hero_train.model.language import LanguageHead
 from hero_train.model.layers import initialise
-from hero_train.official import ImportReport, infer_config, load_official
+
+
+@dataclass(frozen=True)
+class HeroPretrainingConfig(HeroConfig):
+    """Sizes of a ``HeroForPretraining``.
+
+    Attributes:
+        vocabulary: how many ids the tokenizer has; the default is RoBERTa's. The rows of the word embeddings beyond them are
+            padding and are predicted by nobody.
+    """
+
+    task: ClassVar[str | None] = "pre-training"
+
+    vocabulary: int = 50265
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vocabulary > self.vocab_size:
+            raise ConfigError(
+                f"vocabulary {self.vocabulary} exceeds vocab_size {self.vocab_size}; every token needs an embedding."
+            )
 
 
 class HeroForPretraining(HeroModel):
@@ -29,13 +50,16 @@ class HeroForPretraining(HeroModel):
 
     Args:
         config: of the model.
-        vocabulary: how many ids the tokenizer has; the rows of the word embeddings beyond them are padding and are predicted by
-            nobody. None counts all rows.
+        vocabulary: as in ``HeroPretrainingConfig``; None takes the configuration's, and all rows where it has none.
     """
 
+    config_class: ClassVar[type[HeroConfig]] = HeroPretrainingConfig
+    config: HeroPretrainingConfig
+
     def __init__(self, config: HeroConfig, vocabulary: int | None = None) -> None:
-        super().__init__(config)
-        self.vocabulary = config.vocab_size if vocabulary is None else vocabulary
+        if vocabulary is None:
+            vocabulary = config.vocabulary if isinstance(config, HeroPretrainingConfig) else config.vocab_size
+        super().__init__(HeroPretrainingConfig(**asdict(HeroConfig.of(config)), vocabulary=vocabulary))
         self.language = LanguageHead(config)
         self.regression = Classifier(config.hidden_size, config.feature_dim, inner_size=config.hidden_size)
         self.order = Classifier(config.hidden_size, config.clip_limit)
@@ -51,7 +75,7 @@ class HeroForPretraining(HeroModel):
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Which word a masked token was: stage-1 output (M, hidden) -> (M, vocabulary)."""
-        return self.language(hidden, self.cross_modal.text.word.weight)[:, : self.vocabulary]
+        return self.language(hidden, self.cross_modal.text.word.weight)[:, : self.config.vocabulary]
 
     def encode_masked_videos(self, packed: PackedVideos, masks: Mapping[str, np.ndarray]) -> Tensor:
         """Both stages on a batch, some of whose frames are masked: clip embeddings in temporal rows, (R, S, hidden).
@@ -61,39 +85,16 @@ class HeroForPretraining(HeroModel):
             masks: which frames are masked, bool: "cross_modal" (R1, F) in the tables of stage 1, "temporal" (R, S) in stage 2.
         """
         chosen = self.tensors(masks)
-        first, second = self.tensors(packed.cross_modal.arrays()), self.tensors(packed.temporal.arrays())
-        first["frame_features"] = first["frame_features"] + self.cross_modal_mask(chosen["cross_modal"].long())
+        first, second = self.cross_modal_inputs(packed), self.tensors(packed.temporal.arrays())
+        table = chosen["cross_modal"][:, : first["frame_features"].shape[1]]
+        first["frame_features"] = first["frame_features"] + self.cross_modal_mask(table.long())
         second["frame_features"] = second["frame_features"] + self.temporal_mask(chosen["temporal"].long())
         return self.temporal(**second, matched=self.regroup(packed, self.cross_modal(**first)))
 
     def retrieval_model(self) -> HeroModel:
         """The model without the heads of pre-training, which fine-tuning and ``hero-export`` take; it shares its weights."""
         with torch.device("meta"):
-            model = HeroModel(self.config)
+            model = HeroModel(HeroConfig.of(self.config))
         state = self.state_dict()
         model.load_state_dict({name: state[name] for name in model.state_dict()}, assign=True)
         return model.train(self.training)
-
-
-def pretraining_from_official(
-    state: Mapping[str, Tensor], *, num_heads: int | None = None, vocabulary: int | None = None
-) -> tuple[HeroForPretraining, ImportReport]:
-    """Build a model from the state dict of an official pre-training checkpoint.
-
-    Args:
-        state: official names to tensors, such as ``hero_train.official.read_official`` returns.
-        num_heads: of the attention, if their width is not 64.
-        vocabulary: how many ids the tokenizer has (RoBERTa: 50,265), which the checkpoint does not say.
-
-    Raises:
-        CheckpointError: a tensor is missing, or has another shape than the model has.
-    """
-    classes = state.get("v_encoder.fom_output.linear_2.bias")
-    if classes is None:
-        raise CheckpointError(
-            "The checkpoint has no v_encoder.fom_output.linear_2.bias, the head of frame order modelling; expected one that "
-            "pre-training wrote. Import others with hero_train.official.model_from_official."
-        )
-    config = replace(infer_config(state, num_heads=num_heads), clip_limit=len(classes))
-    model = HeroForPretraining(config, vocabulary)
-    return model, load_official(model, state)

@@ -10,12 +10,14 @@ from hero_train.errors import ConfigError
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.model.pretraining import HeroForPretraining
 
 RETRIEVAL = "retrieval"
 MODEL_CLASSES: dict[str, type[HeroEncoders]] = {
     model_class.config_class.task or RETRIEVAL: model_class
     for model_class in (
         HeroModel,
+        HeroForPretraining,
         HeroForQuestionAnswering,
         HeroForStatements,
         HeroForCaptioning,

@@ -1,149 +1,197 @@
-"""What every recipe does before it trains: output folder, tokenizer, model and frame features, each checked first."""
+"""What every recipe does before it trains: tokenizer, features and model, each checked before the next."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hero_sdk.frame_encoder import FrameEncoder
+from hero_sdk.frame_encoder import FrameEncoder, load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
-from hero_train.config import HeroConfig
+from hero_train.checkpoint import TOKENIZER_FILE, resolve_folder
 from hero_train.data.corpus import read_all_subtitles
-from hero_train.data.features import VideoFeatures, extract_features, find_videos, missing_videos
-from hero_train.errors import ConfigError, DataError
-from hero_train.geometry import check_geometry
-from hero_train.model.hero import HeroModel
-from hero_train.official import model_from_official, read_official
-from hero_train.roberta import model_from_roberta
-from hero_train.run_config import ROBERTA, BaseRunConfig, dump_run_config
-from hero_train.tokenizer import embedding_rows, load_tokenizer_json, train_tokenizer_json
-from hero_train.training_state import latest_state
+from hero_train.data.features import (
+    VideoFeatures,
+    check_interval,
+    extract_features,
+    find_videos,
+    load_features,
+    missing_videos,
+)
+from hero_train.errors import CheckpointError, ConfigError, DataError
+from hero_train.geometry import check_geometry, check_text_geometry
+from hero_train.initial import start_model
+from hero_train.losses import RetrievalLossConfig
+from hero_train.model.answers import HeroWithText
+from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.progress import progress_bar
+from hero_train.run_config import ROBERTA, BaseRunConfig, OptimisationSection, PretrainingData
+from hero_train.tokenizer import load_tokenizer_json, train_tokenizer_json
+from hero_train.training import Session
 
-
-def prepare_output(config: BaseRunConfig, resume: bool) -> None:
-    """Make the output folder and record the configuration in it.
-
-    Raises:
-        ConfigError: it holds checkpoints of an earlier run, and this one does not resume.
-    """
-    if latest_state(config.output / "steps") and not resume:
-        raise ConfigError(
-            f"{config.output} holds checkpoints of an earlier run. Pass --resume to go on with it, or choose another output folder."
-        )
-    config.output.mkdir(parents=True, exist_ok=True)
-    (config.output / "config.yaml").write_text(dump_run_config(config), encoding="utf-8")
+Model = TypeVar("Model", bound=HeroEncoders)
 
 
 def make_tokenizer(config: BaseRunConfig, texts: Iterable[str], video_ids: Iterable[str]) -> str:
-    """The ``tokenizer.json`` that the configuration names, or one that is trained on texts and on the subtitles of videos."""
+    """The ``tokenizer.json`` of the run.
+
+    It is the one that the configuration names; else that of ``initial``; else it is trained on texts and the subtitles of videos.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded, or ``initial`` has none: another one would give its words other ids.
+        CheckpointError: ``initial`` cannot be found.
+    """
     if config.tokenizer.source:
         return load_tokenizer_json(config.tokenizer.source)
+    if config.initial is not None:
+        return _tokenizer_of(config.initial)
     spoken = read_all_subtitles(config.data.subtitles, video_ids)
     said = [subtitle.text for subtitles in spoken.values() for subtitle in subtitles]
     return train_tokenizer_json([*texts, *said], config.tokenizer.vocabulary)
 
 
-def make_model(config: BaseRunConfig, tokenizer: TextTokenizer, encoder: FrameEncoder, console: Console) -> HeroModel:
-    """The initial checkpoint, or a model with random or RoBERTa's weights that fits the tokenizer and the frame encoder.
+def _tokenizer_of(initial: str) -> str:
+    """The ``tokenizer.json`` of what a run starts from."""
+    source = initial.removeprefix(ROBERTA)
+    is_file = Path(source).is_file()
+    if source.endswith(".pt") and not is_file:
+        raise CheckpointError(f"There is no file {source}.")
+    if initial.startswith(ROBERTA) and not is_file:
+        return load_tokenizer_json(source)
+    if not is_file and (path := resolve_folder(source) / TOKENIZER_FILE).is_file():
+        return path.read_text(encoding="utf-8")
+    raise ConfigError(
+        f"{initial} has no tokenizer, and without its own it would read other words than it has learnt. Set tokenizer.source: "
+        "a tokenizer.json, a folder or a hub id, such as roberta-base for a checkpoint of the authors."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """Where the frame features of a run come from.
+
+    Attributes:
+        config: of the run.
+        encoder: reads the videos; None where the features were prepared.
+        width: of a feature.
+    """
+
+    config: BaseRunConfig
+    encoder: FrameEncoder | None
+    width: int
+
+    @classmethod
+    def of(cls, config: BaseRunConfig, video_ids: Sequence[str]) -> Frames:
+        """The frame encoder of a run, or, without one, the width of what was prepared.
+
+        Raises:
+            DataError: no features were prepared for these videos.
+        """
+        if config.frame_encoder is not None:
+            encoder = load_frame_encoder(config.frame_encoder, threads=1)
+            return cls(config, encoder, encoder.spec.feature_dim)
+        reasons: dict[str, str] = {}
+        for video_id in dict.fromkeys(video_ids):
+            found, dropped = load_features(config.data.features, [video_id])
+            if found:
+                return cls(config, None, found[video_id].features.shape[1])
+            reasons |= dropped
+        first, reason = next(iter(reasons.items()))
+        raise DataError(
+            f"{config.data.features} has features of none of the {len(reasons)} videos, such as {first}: {reason} "
+            "Run hero-train prepare first."
+        )
+
+    def read(self, session: Session, clip_interval: float, wanted: Sequence[str]) -> dict[str, VideoFeatures]:
+        """Features of the videos of these ids; the first process fills the cache, the others find it.
+
+        Raises:
+            DataError: a video is missing or cannot be read.
+        """
+        ids = list(dict.fromkeys(wanted))
+        with session.accelerator.main_process_first():
+            found, dropped = self._read(ids, clip_interval, session.console)
+        if missing := missing_videos(ids, found):
+            raise DataError(
+                f"{len(missing)} videos cannot be read, such as {missing[0]}: {dropped[missing[0]]} "
+                "Replace the files, or leave these videos out of the training set."
+            )
+        return found
+
+    def _read(
+        self, ids: Sequence[str], clip_interval: float, console: Console
+    ) -> tuple[dict[str, VideoFeatures], dict[str, str]]:
+        data = self.config.data
+        if self.encoder is None:
+            check_interval(data.features, clip_interval)
+            return load_features(data.features, ids)
+        assert data.videos is not None
+        there = find_videos(data.videos)
+        if absent := [video_id for video_id in ids if video_id not in there]:
+            named = f"{data.ids} names" if isinstance(data, PretrainingData) else "the annotations name"
+            raise DataError(
+                f"{len(absent)} videos that {named} are not in {data.videos}, such as {', '.join(absent[:5])}. "
+                "Add the files, or leave these videos out."
+            )
+        with progress_bar(console) as progress:
+            bar = progress.add_task("features", total=len(ids))
+            videos = {video_id: there[video_id] for video_id in ids}
+            return extract_features(videos, self.encoder, clip_interval, data.features, lambda _: progress.advance(bar))
+
+
+def make_model(kind: type[Model], session: Session, tokenizer: TextTokenizer, width: int) -> Model:
+    """A model of a task: with the initial checkpoint's weights where it has them, RoBERTa's or random ones elsewhere.
+
+    Args:
+        kind: of model.
+        session: the run.
+        tokenizer: of the run.
+        width: of the frame features.
 
     Raises:
-        ConfigError: the model does not fit the tokenizer, the frame encoder or the rows.
+        ConfigError: the model does not fit the tokenizer, the features or the rows.
         CheckpointError: the initial checkpoint cannot be read.
     """
-    width = encoder.spec.feature_dim
-    if config.initial is None:
-        vocabulary = embedding_rows(tokenizer.vocabulary_size)
-        model = HeroModel(
-            HeroConfig.from_dict({**config.model, "vocab_size": vocabulary, "feature_dim": width}, "model")
-        )
-    elif config.initial.startswith(ROBERTA):
-        model = model_from_roberta(config.initial.removeprefix(ROBERTA), {**config.model, "feature_dim": width})
-        if embedding_rows(tokenizer.vocabulary_size) != model.config.vocab_size:
-            raise ConfigError(
-                f"{config.initial} has {model.config.vocab_size} rows of words (a multiple of 8) and the tokenizer "
-                f"{tokenizer.vocabulary_size} ids. Set tokenizer.source to the same RoBERTa."
-            )
-    else:
-        model = _with_settings(_initial(config.initial, console), config)
-        if model.config.feature_dim != width or model.config.vocab_size < tokenizer.vocabulary_size:
-            raise ConfigError(
-                f"{config.initial} reads features of width {model.config.feature_dim} and {model.config.vocab_size} token ids; "
-                f"the frame encoder gives {width} and the tokenizer has {tokenizer.vocabulary_size}. Use those that belong to it."
-            )
-    check_geometry(config.rows, model.config)
-    return model
-
-
-def _initial(source: str, console: Console) -> HeroModel:
-    if not source.endswith(".pt"):
-        return HeroModel.from_pretrained(source)
-    model, report = model_from_official(read_official(Path(source)))
-    console.print(
-        f"Imported {len(report.loaded)} official parameters; left out {len(report.left_out)}, new {len(report.fresh)}."
+    config = session.config
+    torch.manual_seed(config.seed)
+    model, report = start_model(
+        kind, config.initial, config.model, feature_dim=width, vocabulary=tokenizer.vocabulary_size
     )
+    if config.initial is not None:
+        session.console.print(f"{config.initial}: {report.describe()}", markup=False, highlight=False)
+    check = check_text_geometry if issubclass(kind, HeroWithText) else check_geometry
+    check(config.rows, model.config)
     return model
 
 
-def _with_settings(model: HeroModel, config: BaseRunConfig) -> HeroModel:
-    """The model with the configuration's entries, such as dropout, in place of the checkpoint's."""
-    settings = HeroConfig.from_dict({**dataclasses.asdict(model.config), **config.model}, "model")
-    changed = HeroModel(settings)
-    try:
-        changed.load_state_dict(model.state_dict())
-    except RuntimeError as error:
-        raise ConfigError(
-            f"The entries {config.model} of model do not fit the weights of {config.initial} ({error}). Leave out those that are "
-            "the checkpoint's to decide."
-        ) from error
-    return changed
-
-
-def start_from(model: HeroModel, features: dict[str, VideoFeatures], video_ids: Iterable[str]) -> None:
+def start_from(model: HeroEncoders, features: dict[str, VideoFeatures], video_ids: Iterable[str]) -> None:
     """Give a model whose weights for frames are random its start for the training videos' features."""
     sample = np.concatenate([features[video_id].features for video_id in dict.fromkeys(video_ids)])
     model.standardise_features(torch.from_numpy(sample))
-    model.moment.initialise_edges()
+    if isinstance(model, HeroModel):
+        model.moment.initialise_edges()
 
 
-def read_features(
-    config: BaseRunConfig,
-    encoder: FrameEncoder,
-    clip_interval: float,
-    wanted: Sequence[str],
-    console: Console,
-) -> dict[str, VideoFeatures]:
-    """Features of the videos of these ids.
+def load_checkpoint(kind: type[Model], session: Session, folder: Path) -> tuple[Model, TextTokenizer]:
+    """A trained model and its tokenizer, to be judged.
 
     Raises:
-        DataError: a video is missing or cannot be read.
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
     """
-    there = find_videos(config.data.videos)
-    if absent := [video_id for video_id in dict.fromkeys(wanted) if video_id not in there]:
-        raise DataError(
-            f"{len(absent)} videos that the annotations name are not in {config.data.videos}, such as {', '.join(absent[:5])}. "
-            "Add the files, or take their lines out of the annotations."
-        )
-    videos = {video_id: there[video_id] for video_id in dict.fromkeys(wanted)}
-    with progress_bar(console) as progress:
-        bar = progress.add_task("features", total=len(videos))
-        found, dropped = extract_features(
-            videos, encoder, clip_interval, config.data.features, lambda _: progress.advance(bar)
-        )
-    if missing := missing_videos(wanted, found):
-        raise DataError(
-            f"{len(missing)} videos cannot be read, such as {missing[0]}: {dropped[missing[0]]} "
-            "Replace the files, or leave these videos out of the training set."
-        )
-    return found
+    model = kind.from_pretrained(folder).to(session.accelerator.device)
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}; expected a checkpoint that hero-train run wrote.")
+    return model, TextTokenizer(path.read_text(encoding="utf-8"))
 
 
-def progress_bar(console: Console) -> Progress:
-    """The progress bar of this package."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
+def loss_of_step(loss: RetrievalLossConfig, optimisation: OptimisationSection, step: int) -> RetrievalLossConfig:
+    """The retrieval loss of a step: hard negatives count more from their step on."""
+    after = optimisation.hard_negatives_after
+    hard = loss.hard_negatives or (after is not None and step >= after)
+    return dataclasses.replace(loss, hard_negatives=hard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hero_train.data.answers import QuestionBatch, StatementBatch
+from hero_train.gathering import Processes
 from hero_train.losses_answers import SPAN_WEIGHT, QuestionLoss, question_loss, statement_loss
 from hero_train.model.answers import AnswerOutput, HeroForQuestionAnswering, HeroForStatements
 
@@ -25,11 +26,12 @@ class QuestionTask(nn.Module):
         self.span_weight = span_weight
 
     def forward(self, batch: QuestionBatch) -> QuestionLoss:
-        """The loss of one batch."""
+        """The loss of one batch; in training, that of the joint batch of all processes."""
         output = self.model(batch.packed, batch.answers)
         targets = self.model.tensors({"correct": batch.correct, "moments": batch.moments})
         whole = AnswerOutput(output.answer.float(), output.start.float(), output.end.float())
-        return question_loss(whole, targets["correct"], targets["moments"], self.span_weight)
+        processes = Processes.in_training(self.training)
+        return question_loss(whole, targets["correct"], targets["moments"], self.span_weight, processes)
 
 
 class StatementTask(nn.Module):
@@ -40,6 +42,7 @@ class StatementTask(nn.Module):
         self.model = model
 
     def forward(self, batch: StatementBatch) -> Tensor:
-        """The loss of one batch, a scalar."""
+        """The loss of one batch, a scalar; in training, that of the joint batch of all processes."""
         labels = self.model.tensors({"labels": batch.labels})["labels"]
-        return statement_loss(self.model(batch.packed).float(), labels)
+        processes = Processes.in_training(self.training)
+        return statement_loss(self.model(batch.packed).float(), labels, processes)

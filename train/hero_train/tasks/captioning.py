@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hero_train.data.captions import IGNORED_TOKEN, CaptionBatch
 from hero_train.errors import ConfigError
+from hero_train.gathering import Processes
 from hero_train.model.captioning import HeroForCaptioning
 
 
@@ -57,11 +58,13 @@ class CaptioningTask(nn.Module):
         self.smoothing = smoothing
 
     def forward(self, batch: CaptionBatch) -> Tensor:
-        """The loss of one batch, the mean over its tokens: a scalar."""
+        """The mean over the tokens of one batch, a scalar; in training, over those of the joint batch of all processes."""
         model = self.model
         clips, mask = model.encode_moments(batch.packed, batch.moments)
         inputs = model.tensors({name: getattr(batch, name) for name in ("token_ids", "target_ids", "caption_moment")})
         owner = inputs["caption_moment"]
         logits = model.scores(inputs["token_ids"], clips[owner], mask[owner])
         # In half precision the loss would lose the small differences that it is made of.
-        return caption_loss(logits.float(), inputs["target_ids"], self.smoothing).mean()
+        losses = caption_loss(logits.float(), inputs["target_ids"], self.smoothing)
+        count = (inputs["target_ids"] != IGNORED_TOKEN).sum()
+        return Processes.in_training(self.training).mean(losses.sum(), count)
