@@ -34,15 +34,31 @@ from hero_sdk.errors import (
 
 if TYPE_CHECKING:
     from hero_sdk.corpus import AddResult, Corpus
-    from hero_sdk.hero import Hero, VideoFeatures, connect, load
+    from hero_sdk.hero import Hero, connect, load
     from hero_sdk.subtitles import read_subtitles
-    from hero_sdk.types import EncodedVideo, FloatArray, IntArray, Moment, Query, Subtitle, VideoHit
+    from hero_sdk.types import (
+        Answer,
+        BoolArray,
+        Caption,
+        EncodedVideo,
+        FloatArray,
+        IntArray,
+        Judgement,
+        Moment,
+        Query,
+        Subtitle,
+        VideoHit,
+    )
+    from hero_sdk.video_features import VideoFeatures
 
     __version__: str
 
 __all__ = [
     "AddResult",
+    "Answer",
+    "BoolArray",
     "BundleError",
+    "Caption",
     "Corpus",
     "CorpusError",
     "EncodedVideo",
@@ -54,6 +70,7 @@ __all__ = [
     "HubError",
     "InputError",
     "IntArray",
+    "Judgement",
     "MediaError",
     "MissingPackageError",
     "Moment",
@@ -72,9 +89,22 @@ __all__ = [
 
 _LAZY = {
     "hero_sdk.corpus": ("AddResult", "Corpus"),
-    "hero_sdk.hero": ("Hero", "VideoFeatures", "connect", "load"),
+    "hero_sdk.hero": ("Hero", "connect", "load"),
     "hero_sdk.subtitles": ("read_subtitles",),
-    "hero_sdk.types": ("EncodedVideo", "FloatArray", "IntArray", "Moment", "Query", "Subtitle", "VideoHit"),
+    "hero_sdk.types": (
+        "Answer",
+        "BoolArray",
+        "Caption",
+        "EncodedVideo",
+        "FloatArray",
+        "IntArray",
+        "Judgement",
+        "Moment",
+        "Query",
+        "Subtitle",
+        "VideoHit",
+    ),
+    "hero_sdk.video_features": ("VideoFeatures",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -183,7 +183,7 @@ def info(
             "rows",
             f"{geometry.slots} slots, {geometry.frames} frames; {geometry.temporal_slots} clips; {geometry.query_tokens} tokens",
         ),
-        ("moments", f"{manifest.moment.min_clips} to {manifest.moment.max_clips} clips"),
+        *([("moments", f"{moment.min_clips} to {moment.max_clips} clips")] if (moment := manifest.moment) else []),
         ("made with", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())),
     ):
         facts.add_row(*map(printable, (name, value)))

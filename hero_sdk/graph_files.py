@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 ONNX_SUFFIX = ".onnx"
 
-_ROW, _CLIPS, _QUERY = ("slots",), ("temporal_slots",), ("query_tokens",)
+_ROW, _CLIPS, _QUERY, _VIDEO = ("slots",), ("temporal_slots",), ("query_tokens",), ("clip_limit",)
 
-SIZES: dict[str, dict[str, tuple[str, ...]]] = {
+SIZES: dict[str, dict[str, tuple[str | None, ...]]] = {
     "frames": {"images": ("image_size", "image_size"), "features": ("feature_dim",)},
     "cross_modal": {
         "frame_features": ("frames", "feature_dim"),
@@ -28,16 +28,33 @@ SIZES: dict[str, dict[str, tuple[str, ...]]] = {
         "frame_features": (*_CLIPS, "feature_dim"),
         "matched": (*_CLIPS, "hidden_size"),
         "clip_embeddings": (*_CLIPS, "hidden_size"),
-        **dict.fromkeys(("position_ids", "segment_ids"), _CLIPS),
+        **dict.fromkeys(("position_ids", "segment_ids", "token_ids"), _CLIPS),
     },
     "query": {
         "query_vector": ("hidden_size",),
         "span_vector": ("hidden_size",),
         **dict.fromkeys(("token_ids", "segment_ids"), _QUERY),
     },
+    "moment": {
+        "span_vector": ("hidden_size",),
+        "clips": (*_CLIPS, "hidden_size"),
+        **dict.fromkeys(("clip_mask", "start", "end"), _CLIPS),
+    },
+    "answer": {
+        "clips": (None, *_VIDEO, "hidden_size"),
+        **dict.fromkeys(("clip_mask", "start", "end"), _VIDEO),
+        **dict.fromkeys(("answer_mask", "answer"), ()),
+    },
+    "statement": {"clips": (*_VIDEO, "hidden_size"), "clip_mask": _VIDEO, "truth": ()},
+    "caption_prefill": {"clips": (*_VIDEO, "hidden_size"), "memory": (None, None, None, *_VIDEO)},
+    "caption_step": {
+        "memory": (None, None, None, *_VIDEO),
+        "clip_mask": _VIDEO,
+        **dict.fromkeys(("token_ids", "positions", "cache", "logits", "next_cache"), ()),
+    },
 }
 """By graph and tensor, which sizes of the manifest its dimensions behind the batch must have: rows are packed to the one and go
-into the other."""
+into the other. None where the manifest has no such size elsewhere."""
 
 
 def check_graphs(bundle: Path, manifest: Manifest) -> None:
@@ -114,9 +131,11 @@ def _check_sizes(graph: str, spec: GraphSpec, manifest: Manifest) -> None:
     sizes = {**vars(manifest.model), **vars(manifest.geometry), "image_size": manifest.frame_encoder.image_size}
     for tensor in (*spec.inputs, *spec.outputs):
         names = SIZES.get(graph, {}).get(tensor.name, ())
-        found, expected = tensor.shape[1 : len(names) + 1], tuple(sizes[name] for name in names)
-        if found != expected:
-            wanted = ", ".join(f"{name} {sizes[name]}" for name in names)
+        found = tensor.shape[1 : len(names) + 1]
+        if len(found) < len(names) or any(
+            name is not None and size != sizes[name] for name, size in zip(names, found, strict=True)
+        ):
+            wanted = ", ".join(f"{name} {sizes[name]}" for name in names if name is not None)
             raise BundleError(
                 f"The manifest says that tensor '{tensor.name}' of graph '{graph}' has the shape {tensor.shape}, and elsewhere "
                 f"{wanted}. It was edited: copy the bundle again, or export it again."

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hero_sdk.answering import answer_questions, judge_statements
+from hero_sdk.captioning import caption_moments
+from hero_sdk.encoding import encode_packed
 from hero_sdk.engines import Engine
 from hero_sdk.errors import BundleError, InputError
-from hero_sdk.manifest import CROSS_MODAL_GRAPH, FRAME_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH, Manifest
+from hero_sdk.manifest import (
+    CAPTIONING,
+    FRAME_GRAPH,
+    QUERY_GRAPH,
+    QUESTION_ANSWERING,
+    RETRIEVAL,
+    STATEMENTS,
+    Manifest,
+)
 from hero_sdk.media import embedded_subtitles, iterate_clip_frames
 from hero_sdk.moments import make_moments
 from hero_sdk.rows import pack_queries, pack_videos
+from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.signature import PublicKeys
 from hero_sdk.spans import search_spans, video_similarity
-from hero_sdk.subtitles import read_subtitles, sort_subtitles
+from hero_sdk.subtitles import read_subtitles
 from hero_sdk.tokens import TextTokenizer
-from hero_sdk.types import EncodedVideo, FloatArray, Moment, Query, Subtitle
+from hero_sdk.types import Answer, Caption, EncodedVideo, FloatArray, Judgement, Moment, Query, Subtitle
+from hero_sdk.video_features import SubtitleSource, VideoFeatures, check_features, checked_subtitles
 from hero_sdk.video_files import find_sidecar
 from hero_sdk.video_inputs import video_inputs
 from hero_sdk.windows import merge_windows
@@ -36,23 +47,8 @@ logger = logging.getLogger(__name__)
 FRAME_BATCH = 32
 """Images per call of the frame encoder: enough to keep an engine busy, 5 MB at 224 pixels."""
 
-SubtitleSource = str | os.PathLike[str] | Sequence[Subtitle] | None
-"""Where subtitles come from: a file, the subtitles themselves (``()`` for none), or None to look for them."""
-
-
-@dataclass(frozen=True)
-class VideoFeatures:
-    """A video as the encoder reads it, before any encoding.
-
-    Attributes:
-        features: (clips, feature_dim) float32, one frame feature per clip.
-        subtitles: sorted by start.
-        duration: seconds. None: clips times the clip interval.
-    """
-
-    features: FloatArray = field(repr=False)
-    subtitles: tuple[Subtitle, ...] = field(default=(), repr=False)
-    duration: float | None = None
+VideoSource = str | os.PathLike[str] | VideoFeatures
+"""A video file, whose subtitles are found as in ``Hero.read_video``, or what ``Hero.read_video`` made of one."""
 
 
 class Hero:
@@ -103,14 +99,13 @@ class Hero:
         """Encode several sentences in one go; see ``encode_query``. A sentence that is too long is cut, with a log warning."""
         if isinstance(texts, str):
             raise InputError("encode_queries takes a list of sentences and got one string; use encode_query.")
+        self._require("encode_query", RETRIEVAL)
         texts = list(texts)
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"The query is {text!r}; expected a sentence with at least one word.")
+        spoken = _sentences(texts, "query")
         if not texts:
             return []
         limit = self.manifest.geometry.query_tokens
-        tokens = [self._tokenizer.encode_query(text.strip()) for text in texts]
+        tokens = [self._tokenizer.encode_query(text) for text in spoken]
         for text, ids in zip(texts, tokens, strict=True):
             if len(ids) > limit:
                 logger.warning(
@@ -172,13 +167,19 @@ class Hero:
         Raises:
             InputError: features of another width, without clips or not finite, or a subtitle that ends before it starts.
         """
-        return self.encode_many([VideoFeatures(features, _checked_subtitles(subtitles), duration)])[0]
+        return self.encode_many([VideoFeatures(features, checked_subtitles(subtitles), duration)])[0]
 
     def encode_many(self, videos: Sequence[VideoFeatures]) -> list[EncodedVideo]:
-        """Encode several videos together: their segments share rows, so that few slots stay empty."""
+        """Encode several videos together: their segments share rows, so that few slots stay empty.
+
+        Raises:
+            InputError: as ``encode_features``.
+            BundleError: the bundle reads videos only together with a text about them.
+        """
+        self._require("encode_video", RETRIEVAL, CAPTIONING)
         model = self.manifest.model
         for number, video in enumerate(videos):
-            _check_features(video, number, model.feature_dim)
+            check_features(video, number, model.feature_dim)
         windows = [
             (number, clips, window)
             for number, video in enumerate(videos)
@@ -189,16 +190,12 @@ class Hero:
         packed = pack_videos([window for _, _, window in windows], self.manifest.geometry)
         if packed.cut_tokens:
             logger.warning("%d subtitle tokens did not fit their row and were cut.", packed.cut_tokens)
-        hidden = self._run(CROSS_MODAL_GRAPH, packed.cross_modal.arrays())["hidden"]
-        matched = packed.regrouping.apply(hidden, packed.temporal)
-        output = self._run(TEMPORAL_GRAPH, {**packed.temporal.arrays(), "matched": matched})["clip_embeddings"]
-
         parts: list[list[tuple[range, FloatArray]]] = [[] for _ in videos]
-        for (number, clips, _), embeddings in zip(windows, packed.unpack(output), strict=True):
+        for (number, clips, _), embeddings in zip(windows, encode_packed(self._engine, packed), strict=True):
             parts[number].append((clips, embeddings))
         encoded = []
         for video, pieces in zip(videos, parts, strict=True):
-            duration = len(video.features) * model.clip_interval if video.duration is None else video.duration
+            duration = video.seconds(model.clip_interval)
             encoded.append(EncodedVideo(merge_windows(pieces), model.clip_interval, duration, video.subtitles))
         return encoded
 
@@ -218,14 +215,10 @@ class Hero:
         """
         check_top_k(top_k)
         encoded = self.as_query(query)
-        clips = video.clip_embeddings
-        width = self.manifest.model.hidden_size
-        if np.ndim(clips) != 2 or np.shape(clips)[1] != width:
-            raise InputError(
-                f"The video has clip embeddings of shape {np.shape(clips)}; the bundle's have (clips, {width}). "
-                "Encode the video with this bundle."
-            )
-        spans = search_spans(encoded.vector, encoded.span_vector, clips, [len(clips)], self.manifest.moment, top_k)
+        clips = self._clips(video)
+        spans = search_spans(
+            encoded.vector, encoded.span_vector, clips, [len(clips)], self.manifest.require_moment(), top_k
+        )
         return make_moments(spans, lambda number: ("", video))
 
     def relevance(self, query: str | Query, video: EncodedVideo) -> FloatArray:
@@ -242,6 +235,86 @@ class Hero:
         clips = video.clip_embeddings
         return video_similarity(encoded.vector, clips, np.ones(len(clips), dtype=np.int64))
 
+    def answer(self, video: VideoSource, question: str, answers: Sequence[str]) -> Answer:
+        """Answer a question about a video.
+
+        Args:
+            video: a video file, or what ``read_video`` made of one, which spares decoding it for the next question.
+            question: a sentence.
+            answers: at least two, at most as many as the bundle was exported for.
+
+        Returns:
+            Which answer is right, how probable each is, and the moment of the video that shows it.
+
+        Raises:
+            BundleError: the bundle is for another task than question answering.
+            InputError: an empty question or answer, or a number of answers that the bundle does not take.
+            MediaError, SubtitleError: as ``read_video``.
+            EngineError: a graph failed.
+        """
+        return self.answer_many(video, [(question, answers)])[0]
+
+    def answer_many(self, video: VideoSource, questions: Iterable[tuple[str, Sequence[str]]]) -> list[Answer]:
+        """Answer several questions about one video, each with its answers, in one go; see ``answer``."""
+        self._require("answer", QUESTION_ANSWERING)
+        asked = []
+        for question, answers in questions:
+            offered = _sentences(answers, "answer")
+            if len(offered) < 2:
+                raise InputError(f"The question {question!r} has {len(offered)} answers; expected at least two.")
+            asked.append((_sentences([question], "question")[0], offered))
+        return answer_questions(self._engine, self._tokenizer, self._features(video), asked) if asked else []
+
+    def judge(self, video: VideoSource, statement: str) -> Judgement:
+        """Say whether a statement about a video is true.
+
+        Args:
+            video: a video file, or what ``read_video`` made of one, which spares decoding it for the next statement.
+            statement: a sentence.
+
+        Raises:
+            BundleError: the bundle is for another task than statements.
+            InputError: an empty statement.
+            MediaError, SubtitleError: as ``read_video``.
+            EngineError: a graph failed.
+        """
+        return self.judge_many(video, [statement])[0]
+
+    def judge_many(self, video: VideoSource, statements: Iterable[str]) -> list[Judgement]:
+        """Judge several statements about one video in one go; see ``judge``."""
+        self._require("judge", STATEMENTS)
+        texts = _sentences(statements, "statement")
+        return judge_statements(self._engine, self._tokenizer, self._features(video), texts) if texts else []
+
+    def caption(self, video: VideoSource | EncodedVideo, start: float, end: float, *, beams: int = 1) -> Caption:
+        """Describe a moment of a video in a sentence.
+
+        Args:
+            video: a video file, what ``read_video`` made of one, or what ``encode_video`` did, which spares encoding it again.
+            start, end: of the moment, in seconds from the start of the video; it is cut to the video.
+            beams: sentences that the search keeps at each word; 1 takes the most probable word each time.
+
+        Raises:
+            BundleError: the bundle is for another task than captioning.
+            InputError: a moment outside the video, longer than the bundle captions, or fewer than one beam.
+            MediaError, SubtitleError: as ``read_video``.
+            EngineError: a graph failed.
+        """
+        return self.caption_many(video, [(start, end)], beams=beams)[0]
+
+    def caption_many(
+        self, video: VideoSource | EncodedVideo, moments: Iterable[tuple[float, float]], *, beams: int = 1
+    ) -> list[Caption]:
+        """Caption several moments of one video, each as (start, end) in seconds, in one go; see ``caption``."""
+        self._require("caption", CAPTIONING)
+        beam = None if beams == 1 else BeamConfig(beams)
+        spans = list(moments)
+        if not spans:
+            return []
+        encoded = video if isinstance(video, EncodedVideo) else self.encode_many([self._features(video)])[0]
+        self._clips(encoded)
+        return caption_moments(self._engine, self._tokenizer, encoded, spans, beam)
+
     def corpus(self, path: str | os.PathLike[str], create: bool = True) -> Corpus:
         """Open the corpus in a folder.
 
@@ -252,16 +325,42 @@ class Hero:
         Raises:
             CorpusError: no corpus there, or one that cannot be read.
             FingerprintError: embedded by a bundle with another fingerprint.
+            BundleError: this bundle is for another task than retrieval.
         """
         from hero_sdk.corpus import Corpus
 
+        self._require("corpus", RETRIEVAL)
         return Corpus(self, path, create=create)
+
+    def _features(self, video: VideoSource) -> VideoFeatures:
+        if isinstance(video, VideoFeatures):
+            check_features(video, 0, self.manifest.model.feature_dim)
+            return video
+        return self.read_video(video)
+
+    def _clips(self, video: EncodedVideo) -> FloatArray:
+        """The clip embeddings of a video; those of another width than the model's are refused."""
+        clips, width = video.clip_embeddings, self.manifest.model.hidden_size
+        if np.ndim(clips) != 2 or np.shape(clips)[1] != width:
+            raise InputError(
+                f"The video has clip embeddings of shape {np.shape(clips)}; the bundle's have (clips, {width}). "
+                "Encode the video with this bundle."
+            )
+        return clips
+
+    def _require(self, call: str, *tasks: str) -> None:
+        """Refuse a call that needs a bundle of one of these tasks."""
+        if self.manifest.task not in tasks:
+            raise BundleError(
+                f"The bundle is for {self.manifest.task}, and Hero.{call} needs one for {' or '.join(tasks)}. "
+                "Use a bundle that `hero-export onnx` made from a checkpoint of that task."
+            )
 
     def _run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if graph not in self.manifest.graphs:
             raise BundleError(
                 f"The bundle has the graphs {sorted(self.manifest.graphs)} and this call needs '{graph}'. "
-                "Use a bundle that `hero-export onnx` made for retrieval."
+                "Export the bundle again."
             )
         return self._engine.run(graph, inputs)
 
@@ -270,35 +369,24 @@ class Hero:
         if isinstance(source, (str, os.PathLike)):
             return read_subtitles(Path(source))
         if source is not None:
-            return _checked_subtitles(source)
+            return checked_subtitles(source)
         sidecar = find_sidecar(video)
         return embedded_subtitles(video) if sidecar is None else read_subtitles(sidecar)
+
+
+def _sentences(texts: Iterable[str], what: str) -> list[str]:
+    """Texts without white space at their ends; one that is none or empty is refused."""
+    texts = list(texts)
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"The {what} is {text!r}; expected a sentence with at least one word.")
+    return [text.strip() for text in texts]
 
 
 def check_top_k(top_k: int) -> None:
     """Refuse a number of results that is not a positive integer, with an InputError."""
     if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
         raise InputError(f"top_k is {top_k!r}; expected an integer of at least 1.")
-
-
-def _checked_subtitles(subtitles: Sequence[Subtitle]) -> tuple[Subtitle, ...]:
-    for number, subtitle in enumerate(subtitles):
-        if not isinstance(subtitle, Subtitle):
-            raise InputError(f"Subtitle {number} is {subtitle!r}; expected a hero_sdk.Subtitle(start, end, text).")
-    return sort_subtitles(subtitles)
-
-
-def _check_features(video: VideoFeatures, number: int, width: int) -> None:
-    shape = np.shape(video.features)
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
-        raise InputError(
-            f"Video {number} has features of shape {shape}; the model reads (clips, {width}) with at least one clip. "
-            "Extract the features with the frame encoder of the bundle."
-        )
-    if not np.isfinite(video.features).all():
-        raise InputError(f"The features of video {number} have values that are not finite. Extract them again.")
-    if video.duration is not None and not (math.isfinite(video.duration) and video.duration > 0):
-        raise InputError(f"Video {number} has a duration of {video.duration!r} s; expected a positive number.")
 
 
 def load(

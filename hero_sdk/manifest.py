@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from hero_sdk.bundle_files import (
@@ -35,6 +36,25 @@ FRAME_GRAPH = "frames"
 CROSS_MODAL_GRAPH = "cross_modal"
 TEMPORAL_GRAPH = "temporal"
 QUERY_GRAPH = "query"
+MOMENT_GRAPH = "moment"
+ANSWER_GRAPH = "answer"
+STATEMENT_GRAPH = "statement"
+PREFILL_GRAPH = "caption_prefill"
+STEP_GRAPH = "caption_step"
+
+RETRIEVAL = "retrieval"
+QUESTION_ANSWERING = "question answering"
+STATEMENTS = "statements"
+CAPTIONING = "captioning"
+
+_ENCODERS = (FRAME_GRAPH, CROSS_MODAL_GRAPH, TEMPORAL_GRAPH)
+TASK_GRAPHS: dict[str, tuple[str, ...]] = {
+    RETRIEVAL: (*_ENCODERS, QUERY_GRAPH, MOMENT_GRAPH),
+    QUESTION_ANSWERING: (*_ENCODERS, ANSWER_GRAPH),
+    STATEMENTS: (*_ENCODERS, STATEMENT_GRAPH),
+    CAPTIONING: (*_ENCODERS, PREFILL_GRAPH, STEP_GRAPH),
+}
+"""The graphs of a bundle of each task, in the order in which a video passes them."""
 
 T = TypeVar("T")
 
@@ -136,8 +156,11 @@ class Manifest:
     """The whole contract.
 
     Attributes:
+        task: what the model was trained for, one of ``TASK_GRAPHS``.
         fingerprint: identity of the embedding space (weights, tokenizer, frame encoder, clip settings). Two bundles with the
             same fingerprint give comparable embeddings whatever their engine and precision; a corpus records it.
+        moment: of a bundle for retrieval; None for the other tasks, which search no spans.
+        graphs: those of the task, by name.
         files: every file of the bundle but the manifest itself, by path relative to the bundle, with forward slashes.
         tools: versions of what made the bundle.
     """
@@ -146,13 +169,26 @@ class Manifest:
     fingerprint: str
     model: ModelSpec
     geometry: RowGeometry
-    moment: MomentSpec
+    moment: MomentSpec | None
     tokenizer: str
     frame_encoder: FrameEncoderSpec
     graphs: dict[str, GraphSpec]
     files: dict[str, FileSpec] = field(metadata={"propertyNames": {"pattern": FILE_NAME_PATTERN}})
     tools: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def require_moment(self) -> MomentSpec:
+        """The moment head.
+
+        Raises:
+            BundleError: the bundle is for another task than retrieval.
+        """
+        if self.moment is None:
+            raise BundleError(
+                f"The bundle is for {self.task}; finding moments needs one for {RETRIEVAL}. Use a bundle that "
+                "`hero-export onnx` made from a checkpoint of that task."
+            )
+        return self.moment
 
     def to_json(self) -> str:
         """The manifest as the text of ``manifest.json``."""
@@ -213,6 +249,27 @@ def _check_version(content: object, origin: str) -> None:
     raise BundleError(f"{found} Expected the manifest of a bundle that `hero-export onnx` wrote.")
 
 
+def check_task(manifest: Manifest, origin: str) -> None:
+    """Refuse a manifest of an unknown task, or one without exactly what its task has.
+
+    Raises:
+        BundleError: says which task, and which graphs were expected.
+    """
+    if manifest.task not in TASK_GRAPHS:
+        raise BundleError(
+            f"{origin} is of a bundle for {manifest.task!r}; this version of the SDK knows {sorted(TASK_GRAPHS)}. "
+            "Export the bundle again with this SDK's hero-export, or install the SDK that goes with the bundle."
+        )
+    if set(manifest.graphs) != set(expected := TASK_GRAPHS[manifest.task]):
+        raise BundleError(
+            f"{origin} has the graphs {sorted(manifest.graphs)}; a bundle for {manifest.task} has {sorted(expected)}. "
+            "Export the bundle again."
+        )
+    if (manifest.moment is not None) != (manifest.task == RETRIEVAL):
+        found = "no moment head" if manifest.moment is None else "a moment head"
+        raise BundleError(f"{origin} has {found} in a bundle for {manifest.task}. Export the bundle again.")
+
+
 def _build(kind: type[T], content: object, where: str) -> T:
     """Make a dataclass from parsed JSON; every field must be there with the right type unless it has a default."""
     if not isinstance(content, Mapping):
@@ -237,6 +294,8 @@ def _build(kind: type[T], content: object, where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, UnionType):  # only ever "or None"
+        return None if value is None else _convert(get_args(hint)[0], value, where)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)  # type: ignore[arg-type]
     origin, arguments = get_origin(hint), get_args(hint)
@@ -293,7 +352,7 @@ def read_bundle(bundle: Path | str, *, require_signature: PublicKeys | None = No
 
     Raises:
         BundleError: no manifest, or a file that is missing, outside the bundle or not the one that was exported; graphs that are
-            not what the manifest says, or keep weights elsewhere.
+            not what the manifest says or its task has, or keep weights elsewhere.
         SignatureError: none of the required keys signed this manifest.
         InputError: a required key that is none.
         MissingPackageError: a signature is required and the package that checks it is not installed.
@@ -311,5 +370,6 @@ def read_bundle(bundle: Path | str, *, require_signature: PublicKeys | None = No
         raise BundleError(f"{path} is not JSON ({error}). Copy the bundle again, or export it again.") from error
     for name, expected in manifest.files.items():
         check_file(bundle, name, expected.bytes, expected.sha256)
+    check_task(manifest, str(path))
     check_graphs(bundle, manifest)
     return manifest

@@ -64,3 +64,8 @@ class TextTokenizer:
     def decode(self, tokens: IntArray) -> str:
         """The text of token ids (tokens,), without special tokens and without white space at its ends."""
         return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()
+
+
+def separated(tokenizer: TextTokenizer, text: str) -> IntArray:
+    """``</s>`` and the tokens of a text, as questions, answers and statements stand behind a video; int32 (tokens,)."""
+    return np.concatenate([np.array([SEPARATOR_ID], dtype=np.int32), tokenizer.encode(text)])

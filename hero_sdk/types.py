@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,44 @@ class EncodedVideo:
     clip_interval: float
     duration: float
     subtitles: tuple[Subtitle, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a question about a video.
+
+    Attributes:
+        index: its place among the answers that were offered, counted from 0.
+        text: the answer.
+        probabilities: of each answer that was offered, in their order; their sum is 1.
+        start: where the moment begins that shows it, in seconds.
+        end: where it ends, in seconds.
+    """
+
+    index: int
+    text: str
+    probabilities: tuple[float, ...]
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a statement about a video is true, and the probability that it is, in [0, 1]; above 0.5 it is taken for true."""
+
+    true: bool
+    probability: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a moment of a video.
+
+    Attributes:
+        text: the sentence.
+        start, end: of the clips that the model read for it, in seconds.
+    """
+
+    text: str
+    start: float
+    end: float

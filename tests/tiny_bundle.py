@@ -1,4 +1,4 @@
-"""A bundle that is tiny and real: the four graphs with the names and shapes of the manifest, and arithmetic in place of HERO.
+"""A bundle that is tiny and real: the five graphs with the names and shapes of the manifest, and arithmetic in place of HERO.
 
 Every input has a share in every output, so a swapped, dropped or mis-split tensor shows in the result.
 """
@@ -16,6 +16,7 @@ from hero_sdk.manifest import (
     CROSS_MODAL_GRAPH,
     FRAME_GRAPH,
     MANIFEST_FILE,
+    MOMENT_GRAPH,
     QUERY_GRAPH,
     TEMPORAL_GRAPH,
     FileSpec,
@@ -54,7 +55,7 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0, external_weights: bool = F
         graphs[name] = GraphSpec(file=file, precision="fp32", max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
     _write_tokenizer(folder / "tokenizer.json")
     manifest = Manifest(
-        task="vcmr",
+        task="retrieval",
         fingerprint=f"tiny-{seed}",
         model=ModelSpec(feature_dim=FEATURES, hidden_size=HIDDEN, clip_interval=1.5, clip_limit=16),
         geometry=GEOMETRY,
@@ -86,7 +87,9 @@ def example_inputs(manifest: Manifest, graph: str, batch: int, seed: int = 0) ->
     arrays = {}
     for tensor in manifest.graphs[graph].inputs:
         shape = (batch, *tensor.shape[1:])
-        if tensor.dtype == "float32":
+        if tensor.dtype == "bool":
+            arrays[tensor.name] = np.arange(tensor.shape[1]) < rng.integers(1, tensor.shape[1] + 1, (batch, 1))
+        elif tensor.dtype == "float32":
             arrays[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
         else:
             arrays[tensor.name] = rng.integers(0, VOCABULARY, shape).astype(tensor.dtype)
@@ -126,7 +129,23 @@ def _graphs(rng: np.random.Generator) -> dict[str, Built]:
     both = query.node("Add", *(query.looked_up(number) for number in integers))
     query.output("query_vector", query.node("ReduceMean", both, query.constant(np.array([1])), keepdims=0), (HIDDEN,))
     query.output("span_vector", query.node("MatMul", "query_vector", query.weights(HIDDEN, HIDDEN)), (HIDDEN,))
-    built = {FRAME_GRAPH: frames, CROSS_MODAL_GRAPH: cross_modal, TEMPORAL_GRAPH: clips, QUERY_GRAPH: query}
+
+    moment = _Graph(rng)
+    span = moment.input("span_vector", "float32", (HIDDEN,))
+    shown = moment.input("clips", "float32", (temporal, HIDDEN))
+    mask = moment.input("clip_mask", "bool", (temporal,))
+    column = moment.node("Unsqueeze", span, moment.constant(np.array([2])))
+    products = moment.node("Squeeze", moment.node("MatMul", shown, column), moment.constant(np.array([2])))
+    low = moment.constant(np.float32(-1e4))
+    moment.output("start", moment.node("Where", mask, products, low), (temporal,))
+    moment.output("end", moment.node("Neg", "start"), (temporal,))
+    built = {
+        FRAME_GRAPH: frames,
+        CROSS_MODAL_GRAPH: cross_modal,
+        TEMPORAL_GRAPH: clips,
+        QUERY_GRAPH: query,
+        MOMENT_GRAPH: moment,
+    }
     return {name: graph.build() for name, graph in built.items()}
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper, save_model
 
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, OUTPUT, describe_frame_encoder
+from hero_sdk.manifest import CAPTIONING
 from hero_sdk.rows import RowGeometry
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE
 from hero_train.config import HeroConfig
-from hero_train.model.hero import HeroModel
+from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.model.tasks import MODEL_CLASSES
 from hero_train.tokenizer import train_tokenizer_json
 
 CONFIG = HeroConfig(
@@ -31,16 +35,41 @@ CONFIG = HeroConfig(
     clip_limit=20,
 )
 GEOMETRY = RowGeometry(slots=32, frames=16, temporal_slots=30, query_tokens=12)
+TEXT_GEOMETRY = dataclasses.replace(GEOMETRY, temporal_slots=34)
+"""With room for a text behind a video."""
 MAX_BATCH = 4
+ANSWERS, CAPTION_TOKENS = 3, 10
 IMAGE = 8
 
 SENTENCES = ["the robot takes a red gem", "where is the gem", "who are you", "look at the sky, it is red"]
 
 
+Model = TypeVar("Model", bound=HeroEncoders)
+
+
 def make_model(config: HeroConfig = CONFIG, seed: int = 0) -> HeroModel:
     """A model with random weights, larger than those that training begins with, so that every part of it shows in the output."""
+    return _with_large_weights(HeroModel, config, seed)
+
+
+def task_config(task: str) -> HeroConfig:
+    """Of a model for any task: ``CONFIG`` with one layer of each kind, which is enough and is exported sooner."""
+    config = MODEL_CLASSES[task].config_class.of(CONFIG)
+    changes = {
+        "cross_modal_layers": 1,
+        **({"decoder_layers": 1, "decoder_positions": 16} if task == CAPTIONING else {}),
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def make_task_model(task: str, seed: int = 0) -> HeroEncoders:
+    """A model for any task."""
+    return _with_large_weights(MODEL_CLASSES[task], task_config(task), seed)
+
+
+def _with_large_weights(model_class: type[Model], config: HeroConfig, seed: int) -> Model:
     torch.manual_seed(seed)
-    model = HeroModel(config).eval()
+    model = model_class(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)
@@ -49,7 +78,13 @@ def make_model(config: HeroConfig = CONFIG, seed: int = 0) -> HeroModel:
 
 def write_checkpoint(folder: Path, config: HeroConfig = CONFIG, seed: int = 0) -> Path:
     """Write the checkpoint into a folder."""
-    make_model(config, seed).save_pretrained(folder)
+    return write_model(folder, make_model(config, seed))
+
+
+def write_model(folder: Path, model: HeroEncoders) -> Path:
+    """Write the checkpoint of a model with its tokenizer and a frame encoder."""
+    model.save_pretrained(folder)
+    config = model.config
     (folder / TOKENIZER_FILE).write_text(train_tokenizer_json(SENTENCES, config.vocab_size - 10), encoding="utf-8")
     write_frame_encoder(folder / FRAME_ENCODER_FOLDER, config.feature_dim)
     return folder

@@ -11,7 +11,7 @@ import torch
 from hero_bench.errors import BenchmarkError
 from hero_bench.padded_encoding import encode_padded
 from hero_bench.padding import pad_videos
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.errors import InputError
 from hero_sdk.hero import VideoFeatures
@@ -67,7 +67,7 @@ class TorchEngine:
     def __init__(self, model: HeroModel, manifest: Manifest, tokenizer_json: str) -> None:
         self.manifest = manifest
         self.tokenizer_json = tokenizer_json
-        self._graphs = {graph.name: graph for graph in model_graphs(model, manifest.geometry)}
+        self._graphs = graphs_of(model, manifest.geometry)
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run one graph; see ``hero_sdk.engines.Engine.run``."""

@@ -1,4 +1,4 @@
-"""The inputs on which exported graphs are compared with the model: packed by the SDK's own packing, random, at the edges.
+"""The inputs on which exported encoders are compared with the model: packed by the SDK's own packing, random, at the edges.
 
 Each case is a shape of input at which a graph of fixed shapes goes wrong if it goes wrong at all: rows without room, segments
 of one slot, rows without anything in them, batches of one and of the largest size.
@@ -7,36 +7,17 @@ of one slot, rows without anything in them, batches of one and of the largest si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from hero_sdk.engines.batching import Arrays
+from hero_export.geometry import reads_texts
+from hero_export.graphs import Graph
+from hero_export.head_cases import Case, head_cases, with_empty_row
 from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
-from hero_sdk.rows import PAD_TOKEN, RowGeometry, Segment, VideoInput, pack_queries, pack_videos
+from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_queries, pack_videos
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID
 from hero_sdk.types import IntArray
 from hero_train.config import HeroConfig
-
-EMPTY_SLOT = {"frame_index": -1, "token_ids": PAD_TOKEN}
-"""What an input holds in a slot that nothing takes, where that is not 0."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One input of one graph.
-
-    Attributes:
-        graph: name in the manifest.
-        name: what is special about it.
-        inputs: by name, as the graph takes them.
-        used: (R, S) or (Q,) bool, where the output means something; the rest is only required to be finite.
-    """
-
-    graph: str
-    name: str
-    inputs: Arrays
-    used: np.ndarray
 
 
 class CaseMaker:
@@ -53,11 +34,18 @@ class CaseMaker:
         self.config = config
         self.geometry = geometry
         self.max_batch = max_batch
+        self.reads_texts = reads_texts(config)
         self._rng = np.random.default_rng(seed)
 
-    def graph_cases(self) -> list[Case]:
-        """The grid of all three graphs."""
-        return [*self.cross_modal_cases(), *self.temporal_cases(), *self.query_cases()]
+    def cases_of(self, graph: Graph) -> list[Case]:
+        """The grid of one graph."""
+        if graph.name == CROSS_MODAL_GRAPH:
+            return self.cross_modal_cases()
+        if graph.name == TEMPORAL_GRAPH:
+            return self.temporal_cases()
+        if graph.name == QUERY_GRAPH:
+            return self.query_cases()
+        return head_cases(graph, self.config.vocab_size, self.max_batch, self._rng)
 
     def cross_modal_cases(self) -> list[Case]:
         """Stage 1."""
@@ -72,23 +60,26 @@ class CaseMaker:
             self._cross_modal(
                 "frames without text", [VideoInput(self._features(few), (self._segment(range(few), 0),))]
             ),
-            _with_empty_row(self._cross_modal("empty tail row", self.mixed_videos(2))),
+            with_empty_row(self._cross_modal("empty tail row", self.mixed_videos(2))),
             self._cross_modal("batch of one", [self._filling_rows(1)]),
             self._cross_modal("maximal batch", [self._filling_rows(self.max_batch)]),
         ]
 
     def temporal_cases(self) -> list[Case]:
-        """Stage 2."""
-        limit = self.config.clip_limit
-        per_row = self.geometry.temporal_slots // limit
-        rest = self.geometry.temporal_slots - per_row * limit
-        full = [limit] * per_row + ([rest] if rest else [])
+        """Stage 2; with a text behind each video where the model reads one."""
+        limit, tokens = self.config.clip_limit, self.geometry.query_tokens if self.reads_texts else 0
+        per_row, rest = divmod(self.geometry.temporal_slots, limit + tokens)
+        full = [(limit, tokens)] * per_row
+        if rest > self.reads_texts:
+            clips = min(rest - self.reads_texts, limit)
+            full.append((clips, rest - clips if self.reads_texts else 0))
+        mixed = [(int(clips), self._text_length()) for clips in self._rng.integers(1, limit + 1, 5)]
         return [
-            self._temporal("mixed rows", self._rng.integers(1, limit + 1, 5).tolist()),
+            self._temporal("mixed rows", mixed),
             self._temporal("full row", full),
-            self._temporal("one-frame video", [1]),
-            _with_empty_row(self._temporal("empty tail row", [limit])),
-            self._temporal("batch of one", [limit]),
+            self._temporal("one-frame video", [(1, self._text_length(1))]),
+            with_empty_row(self._temporal("empty tail row", [(limit, self._text_length())])),
+            self._temporal("batch of one", [(limit, self._text_length())]),
             self._temporal("maximal batch", full * self.max_batch),
         ]
 
@@ -101,13 +92,21 @@ class CaseMaker:
             self._query("full query", [limit]),
             self._query("query cut to the limit", [limit + 7]),
             self._query("one-token query", [1]),
-            _with_empty_row(self._query("empty tail row", [min(6, limit)])),
+            with_empty_row(self._query("empty tail row", [min(6, limit)])),
             self._query("batch of one", [min(8, limit)]),
             self._query("maximal batch", lengths),
         ]
 
-    def whole_path_cases(self) -> dict[str, list[VideoInput]]:
-        """Videos for both stages with the regrouping between them."""
+    def _text_length(self, longest: int | None = None) -> int:
+        """Of a text behind a video: at random, or 0 where there is none."""
+        return int(self._rng.integers(1, (longest or self.geometry.query_tokens) + 1)) if self.reads_texts else 0
+
+    def whole_path_cases(self, copies: int = 1) -> dict[str, list[VideoInput]]:
+        """Videos for both stages with the regrouping between them.
+
+        Args:
+            copies: how often each video will be read, with another text each time.
+        """
         bare = VideoInput(self._features(min(5, self.config.clip_limit)), ())
         return {
             "mixed videos": self.mixed_videos(3),
@@ -115,7 +114,7 @@ class CaseMaker:
             "one-frame video": [VideoInput(self._features(1), (self._segment([0], 3),))],
             "video without subtitles": [bare],
             "shared frames": [self._filling_rows(3)],
-            "more rows than the maximal batch": [self._filling_rows(self.max_batch + 1)],
+            "more rows than the maximal batch": [self._filling_rows(self.max_batch // copies + 1)],
         }
 
     def mixed_videos(self, count: int) -> list[VideoInput]:
@@ -155,9 +154,18 @@ class CaseMaker:
 
     def _segment(self, frames: Sequence[int], tokens: int) -> Segment:
         """A segment with random text of ``tokens`` tokens, the separator in front."""
+        return Segment(np.asarray(frames, dtype=np.int32), self.text(tokens))
+
+    def texts(self, count: int) -> list[IntArray]:
+        """Random texts for videos, the first as long as a text may be."""
+        lengths = [self.geometry.query_tokens, *self._rng.integers(1, self.geometry.query_tokens + 1, count)]
+        return [self.text(int(length)) for length in lengths[:count]]
+
+    def text(self, tokens: int) -> IntArray:
+        """Random text of ``tokens`` tokens, the separator in front."""
         ids = self._tokens(tokens)
         ids[:1] = SEPARATOR_ID
-        return Segment(np.asarray(frames, dtype=np.int32), ids)
+        return ids
 
     def _features(self, frames: int) -> np.ndarray:
         # Like pooled features of a convolutional network: not negative, mostly small.
@@ -168,29 +176,24 @@ class CaseMaker:
 
     def _cross_modal(self, name: str, videos: list[VideoInput], *, keep_frameless: bool = False) -> Case:
         rows = pack_videos(videos, self.geometry, keep_frameless=keep_frameless).cross_modal
-        return Case(CROSS_MODAL_GRAPH, name, rows.arrays(), np.greater(rows.segment_ids, 0))
+        return Case(CROSS_MODAL_GRAPH, name, rows.arrays(), {"hidden": np.greater(rows.segment_ids, 0)})
 
-    def _temporal(self, name: str, lengths: list[int]) -> Case:
-        rows = pack_videos([VideoInput(self._features(length), ()) for length in lengths], self.geometry).temporal
+    def _temporal(self, name: str, sizes: list[tuple[int, int]]) -> Case:
+        """Videos of these numbers of clips, with texts of these numbers of tokens."""
+        videos = [VideoInput(self._features(clips), ()) for clips, _ in sizes]
+        texts = [self.text(tokens) for _, tokens in sizes] if self.reads_texts else None
+        rows = pack_videos(videos, self.geometry, texts=texts).temporal
         used = np.greater(rows.segment_ids, 0)
         # Stage 1 ends in a norm, so its outputs are about this large; frames without a subtitle have zeros.
         matched = self._rng.standard_normal((*used.shape, self.config.hidden_size), dtype=np.float32)
         matched *= (used & (self._rng.random(used.shape) < 0.8))[..., None]
-        return Case(TEMPORAL_GRAPH, name, rows.arrays() | {"matched": matched}, used)
+        return Case(TEMPORAL_GRAPH, name, rows.arrays() | {"matched": matched}, {"clip_embeddings": used})
 
     def _query(self, name: str, lengths: list[int]) -> Case:
         queries = [self._tokens(length) for length in lengths]
         for query in queries:
             query[0] = BEGIN_ID
         token_ids, segment_ids = pack_queries(queries, self.geometry.query_tokens)
-        inputs: Arrays = {"token_ids": token_ids, "segment_ids": segment_ids}
-        return Case(QUERY_GRAPH, name, inputs, np.asarray(segment_ids.any(axis=1)))
-
-
-def _with_empty_row(case: Case) -> Case:
-    """The case with one more row, which holds nothing."""
-    inputs = {
-        name: np.concatenate([array, np.full_like(array[:1], EMPTY_SLOT.get(name, 0))])
-        for name, array in case.inputs.items()
-    }
-    return Case(case.graph, case.name, inputs, np.concatenate([case.used, np.zeros_like(case.used[:1])]))
+        inputs: dict[str, np.ndarray] = {"token_ids": token_ids, "segment_ids": segment_ids}
+        used = np.asarray(segment_ids.any(axis=1))
+        return Case(QUERY_GRAPH, name, inputs, {"query_vector": used, "span_vector": used})

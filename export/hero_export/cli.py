@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ from hero_export.command_options import (
     show_plan,
 )
 from hero_export.exit_codes import ExitCode, exit_code_of
-from hero_export.geometry import DEFAULT_MAX_BATCH
+from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS, DEFAULT_MAX_BATCH, row_geometry
 from hero_export.terminal import console, stages
 from hero_sdk.command import run_app, without_controls
 from hero_sdk.errors import HeroError
@@ -63,14 +64,35 @@ def onnx(
         int, typer.Option(help="Frames of a cross-modal row.", rich_help_panel=SHAPES)
     ] = RowGeometry.frames,
     temporal_slots: Annotated[
-        int, typer.Option(help="Slots of a temporal row; at least the model's clip limit.", rich_help_panel=SHAPES)
-    ] = RowGeometry.temporal_slots,
+        int | None,
+        typer.Option(
+            help="Slots of a temporal row; at least the model's clip limit, and room for a text where it reads one.",
+            show_default=f"{RowGeometry.temporal_slots}, or what a video and a text take",
+            rich_help_panel=SHAPES,
+        ),
+    ] = None,
     query_tokens: Annotated[
-        int, typer.Option(help="Tokens of a query; longer ones are cut.", rich_help_panel=SHAPES)
+        int,
+        typer.Option(
+            help="Tokens of a query, or of a text about a video; longer ones are cut.", rich_help_panel=SHAPES
+        ),
     ] = RowGeometry.query_tokens,
     max_batch: Annotated[
         int, typer.Option(help="Largest batch that is verified; callers cut larger ones.", rich_help_panel=SHAPES)
     ] = DEFAULT_MAX_BATCH,
+    answers: Annotated[
+        int, typer.Option(help="Most answers of a question (question answering).", rich_help_panel=SHAPES)
+    ] = DEFAULT_ANSWERS,
+    caption_tokens: Annotated[
+        int, typer.Option(help="Most tokens of a caption, its end included (captioning).", rich_help_panel=SHAPES)
+    ] = DEFAULT_CAPTION_TOKENS,
+    operators: Annotated[
+        Literal["standard", "onnxruntime", "auto"],
+        typer.Option(
+            help="Fused operators: the ONNX standard's, which every engine runs, onnxruntime's own, or what is faster here.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "standard",
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.", rich_help_panel=PARTS)
     ] = None,
@@ -83,8 +105,10 @@ def onnx(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a checkpoint to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
-    geometry = RowGeometry(slots, frames, temporal_slots, query_tokens)
+    """Export a checkpoint of any task to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
+    geometry = partial(
+        row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
+    )
     if dry_run:
         from hero_export.dry_run import plan_export
 
@@ -93,6 +117,8 @@ def onnx(
             out,
             geometry=geometry,
             max_batch=max_batch,
+            answers=answers,
+            caption_tokens=caption_tokens,
             tokenizer=tokenizer,
             frame_encoder=frame_encoder,
             force=force,
@@ -108,6 +134,9 @@ def onnx(
             out,
             geometry=geometry,
             max_batch=max_batch,
+            answers=answers,
+            caption_tokens=caption_tokens,
+            operators=operators,
             tokenizer=tokenizer,
             frame_encoder=frame_encoder,
             force=force,
@@ -210,12 +239,13 @@ def inspect(
     require_signature: RequireSignature = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle's files and show its graphs: operators, fused or not, sizes, precision."""
+    """Check a bundle's files and show its graphs: operators, beside those that the architecture implies, sizes, precision."""
     from hero_export.inspection import inspect_bundle
 
     inspection = inspect_bundle(bundle, require_signature=require_signature or None)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(inspection), indent=2))
+        inspection.require_fused()
         return
     console().print(inspection.to_rich())
     manifest = inspection.manifest
@@ -228,6 +258,7 @@ def inspect(
     if require_signature:
         facts.append("A required key signed the bundle.")
     typer.echo(without_controls("\n".join(facts), keep="\n"))
+    inspection.require_fused()
 
 
 register(app)

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
 from hero_export.report import rich_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from hero_export.graphs import Graph
-    from hero_sdk.rows import RowGeometry
+    from hero_sdk.geometry import RowGeometry
     from hero_sdk.signature import PublicKeys
+    from hero_train.config import HeroConfig
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,10 @@ def plan_export(
     checkpoint: str | Path,
     out: Path,
     *,
-    geometry: RowGeometry,
+    geometry: RowGeometry | Callable[[HeroConfig], RowGeometry],
     max_batch: int,
+    answers: int = DEFAULT_ANSWERS,
+    caption_tokens: int = DEFAULT_CAPTION_TOKENS,
     tokenizer: Path | None = None,
     frame_encoder: Path | None = None,
     force: bool = False,
@@ -89,8 +95,8 @@ def plan_export(
     from hero_export.bundle import load_model
     from hero_export.destination import check_destination
     from hero_export.export_script import REPORT_SCRIPT
-    from hero_export.geometry import check_geometry
-    from hero_export.graphs import model_graphs
+    from hero_export.geometry import check_geometry, check_limits
+    from hero_export.graphs import graphs_of
     from hero_export.report import REPORT_JSON, REPORT_TEXT
     from hero_export.sources import find_sources
     from hero_sdk.frame_encoder import GRAPH_FILE, SPEC_FILE
@@ -99,12 +105,15 @@ def plan_export(
 
     check_destination(out, force=force)
     sources = find_sources(checkpoint, tokenizer=tokenizer, frame_encoder=frame_encoder)
+    if callable(geometry):
+        geometry = geometry(sources.config)
     check_geometry(geometry, sources.config, max_batch)
-    graphs = model_graphs(load_model(sources), geometry)
+    check_limits(sources.config, answers, caption_tokens)
+    graphs = graphs_of(load_model(sources), geometry, answers=answers, caption_tokens=caption_tokens)
     copies = {TOKENIZER_FILE: sources.tokenizer}
     copies |= {f"{FRAME_ENCODER_FOLDER}/{name}": sources.frame_encoder / name for name in (GRAPH_FILE, SPEC_FILE)}
     files = [PlannedFile(name, path.stat().st_size, exact=True) for name, path in copies.items()]
-    files += [PlannedFile(graph.file, _weight_bytes(graph)) for graph in graphs]
+    files += [PlannedFile(graph.file, _weight_bytes(graph)) for graph in graphs.values()]
     files += [PlannedFile(name) for name in (REPORT_JSON, REPORT_TEXT, REPORT_SCRIPT, MANIFEST_FILE)]
     return Plan(str(out), out.is_dir() and any(out.iterdir()), tuple(files))
 

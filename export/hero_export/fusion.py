@@ -1,15 +1,14 @@
 """Fused operators: what a HERO's architecture implies, what a graph has.
 
-``Attention``, ``LayerNormalization`` and ``Gelu`` are operators of the ONNX standard (opsets 23, 17 and 20), so an engine can
-have one kernel for each. Where they are written out as matrix products, softmax and powers, an engine has to find them again, and
-may or may not. So they are counted.
+An engine can have one kernel for each operator. Where one is written out as matrix products, softmax and powers, an engine has to
+find it again, and may or may not. So they are counted.
 """
 
 from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -17,36 +16,32 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from hero_export.errors import FusionError
 from hero_export.onnx_export import MODULE_PATH
+from hero_export.operators import (
+    ATTENTION,
+    FUSED_ATTENTION,
+    FUSED_GELU,
+    FUSED_NORM,
+    GELU,
+    NORM,
+    FusedOperators,
+    Operators,
+    fused_counts,
+)
 from hero_sdk.errors import BundleError
-from hero_sdk.manifest import CROSS_MODAL_GRAPH, FRAME_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
-from hero_train.config import HeroConfig
-
-FUSED_OPERATORS = ("Attention", "LayerNormalization", "Gelu")
+from hero_sdk.manifest import ANSWER_GRAPH, FRAME_GRAPH, QUERY_GRAPH, STATEMENT_GRAPH
 
 REMNANTS = {
-    "Attention": ("Softmax", "LogSoftmax"),
-    "LayerNormalization": ("ReduceMean", "Sqrt", "Reciprocal", "Pow"),
-    "Gelu": ("Erf", "Tanh"),
+    ATTENTION: ("Softmax", "LogSoftmax"),
+    NORM: ("ReduceMean", "Sqrt", "Reciprocal", "Pow"),
+    GELU: ("Erf", "Tanh"),
 }
 """What stands in a graph where the fused operator is missing."""
 
-EXPECTED_REMNANTS = {QUERY_GRAPH: {"Softmax": 1}}
-"""Remnants that belong there: the query encoder's pooling over the words of a query is a softmax and no attention."""
+FORMS = {ATTENTION: FUSED_ATTENTION, NORM: FUSED_NORM, GELU: FUSED_GELU}
+"""The operators of the standard form beside those of onnxruntime's."""
 
-
-def expected_counts(config: HeroConfig) -> dict[str, dict[str, int]]:
-    """How many of each fused operator each graph must have.
-
-    A layer has one attention, one GELU and two norms. Beside its layers, the cross-modal encoder normalises the text
-    embeddings, the frame embeddings and the frame features; the temporal encoder the frame features and its embeddings; the
-    query encoder, after the cross-modal layers, the words, its embeddings and the output of its own attention.
-    """
-    layers, clips = config.cross_modal_layers, config.temporal_layers
-    return {
-        CROSS_MODAL_GRAPH: {"Attention": layers, "LayerNormalization": 2 * layers + 3, "Gelu": layers},
-        TEMPORAL_GRAPH: {"Attention": clips, "LayerNormalization": 2 * clips + 2, "Gelu": clips},
-        QUERY_GRAPH: {"Attention": layers + 1, "LayerNormalization": 2 * layers + 4, "Gelu": layers},
-    }
+POOLINGS = {QUERY_GRAPH: 1, ANSWER_GRAPH: 2, STATEMENT_GRAPH: 1}
+"""Softmaxes that belong in a graph: of a query over its words, of an answer over the clips and of a clip over the answers."""
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -90,11 +85,6 @@ def operator_counts(nodes: list[onnx.NodeProto]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def fused_counts(counts: dict[str, int]) -> dict[str, int]:
-    """How many of each fused operator, those that there are."""
-    return {operator: counts[operator] for operator in FUSED_OPERATORS if operator in counts}
-
-
 def unfused_counts(graph: str, counts: dict[str, int]) -> dict[str, int]:
     """How many pieces of operators that were not fused, beyond those that belong in a graph.
 
@@ -102,18 +92,21 @@ def unfused_counts(graph: str, counts: dict[str, int]) -> dict[str, int]:
     """
     if graph == FRAME_GRAPH:
         return {}
-    allowed = EXPECTED_REMNANTS.get(graph, {})
+    allowed = {"Softmax": POOLINGS.get(graph, 0)}
     surplus = {piece: counts.get(piece, 0) - allowed.get(piece, 0) for pieces in REMNANTS.values() for piece in pieces}
     return {piece: count for piece, count in surplus.items() if count > 0}
 
 
-def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, int]) -> dict[str, int]:
+def check_fusion(
+    graph: str, nodes: list[onnx.NodeProto], fused: FusedOperators, form: Operators = "standard"
+) -> dict[str, int]:
     """Compare the fused operators of a graph with what the architecture implies.
 
     Args:
         graph: its name, for the message.
         nodes: from ``model_nodes``.
-        expected: of this graph, from ``expected_counts``.
+        fused: what the architecture implies.
+        form: which operators the graph was written with.
 
     Returns:
         The number of each fused operator.
@@ -122,17 +115,9 @@ def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, in
         FusionError: a number differs, or the graph holds pieces of an operator that was not fused.
     """
     counts = operator_counts(nodes)
-    unfused = unfused_counts(graph, counts)
-    problems = []
-    for operator in FUSED_OPERATORS:
-        pieces = [name for name in REMNANTS[operator] if name in unfused]
-        if counts.get(operator, 0) != expected[operator] or pieces:
-            problem = f"{counts.get(operator, 0)} {operator}, expected {expected[operator]}"
-            if pieces:
-                problem += f"; in its place stand {_located(nodes, pieces)}"
-            problems.append(problem)
+    problems = fusion_problems(graph, nodes, fused.counts(form))
     # GELU's tanh approximation is another function, which the operator offers as an attribute.
-    if approximate := [node for node in nodes if node.op_type == "Gelu" and _is_approximate(node)]:
+    if approximate := [node for node in nodes if node.op_type == GELU and _is_approximate(node)]:
         problems.append(f"{len(approximate)} Gelu with the tanh approximation; the model uses the exact one")
     if problems:
         raise FusionError(
@@ -141,6 +126,31 @@ def check_fusion(graph: str, nodes: list[onnx.NodeProto], expected: dict[str, in
             "constraints.txt names."
         )
     return fused_counts(counts)
+
+
+def fusion_problems(graph: str, nodes: list[onnx.NodeProto], expected: Mapping[str, int]) -> list[str]:
+    """How the fused operators of a graph differ from those that are expected, as sentences without a full stop.
+
+    Args:
+        graph: its name, which decides what else belongs in it.
+        nodes: from ``model_nodes``.
+        expected: how many of each fused operator, of either form.
+    """
+    counts = operator_counts(nodes)
+    unfused = unfused_counts(graph, counts)
+    problems = []
+    for kind in FORMS.items():
+        pieces = [name for name in REMNANTS[kind[0]] if name in unfused]
+        wrong = [operator for operator in kind if counts.get(operator, 0) != expected.get(operator, 0)]
+        if not wrong and pieces:
+            wrong = [operator for operator in kind if expected.get(operator)] or [kind[0]]
+        described = [
+            f"{counts.get(operator, 0)} {operator}, expected {expected.get(operator, 0)}" for operator in wrong
+        ]
+        if pieces:
+            described[-1] += f"; in its place stand {_located(nodes, pieces)}"
+        problems += described
+    return problems
 
 
 def _located(nodes: list[onnx.NodeProto], operators: list[str]) -> str:

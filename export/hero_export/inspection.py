@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hero_export.fusion import fused_counts, graph_bytes, model_nodes, operator_counts, read_model, unfused_counts
+from hero_export.errors import FusionError
+from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model, unfused_counts
+from hero_export.operators import fused_counts
 from hero_export.report import rich_table
 from hero_sdk.manifest import Manifest, read_bundle
 from hero_sdk.signature import PublicKeys
@@ -14,7 +16,7 @@ from hero_sdk.signature import PublicKeys
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("graph", "file", "MB", "precision", "max batch", "opset", "fused", "unfused", "other operators")
+COLUMNS = ("graph", "file", "MB", "precision", "max batch", "opset", "fused", "expected", "unfused", "other operators")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class GraphInspection:
         bytes: size of the file and of its external weights.
         precision: as the manifest says.
         max_batch: the largest verified batch.
-        fused: how many of each fused operator.
+        fused: how many of each fused operator, the standard's and onnxruntime's.
+        expected: how many the architecture implies, as the export wrote down when it had checked them.
         unfused: operators that stand where a fused one could, and how many; empty in a graph of this exporter's, and for the
             frame encoder, which may be any network.
         others: how many of every other operator.
@@ -40,6 +43,7 @@ class GraphInspection:
     precision: str
     max_batch: int
     fused: dict[str, int]
+    expected: dict[str, int]
     unfused: dict[str, int]
     others: dict[str, int]
     opsets: dict[str, int]
@@ -51,6 +55,23 @@ class BundleInspection:
 
     manifest: Manifest
     graphs: tuple[GraphInspection, ...]
+
+    def require_fused(self) -> None:
+        """Refuse a bundle with a graph that has other fused operators than its architecture implies.
+
+        Raises:
+            FusionError: names each graph with what it has and what was expected.
+        """
+        wrong = [
+            f"{graph.name}: {_counted(graph.fused)}, expected {_counted(graph.expected)}"
+            for graph in self.graphs
+            if graph.fused != graph.expected
+        ]
+        if wrong:
+            raise FusionError(
+                f"Graphs have other fused operators than their architecture implies: {'; '.join(wrong)}. Something rewrote them "
+                "after the export; export the bundle again."
+            )
 
     def to_rich(self) -> Table:
         """As a table for a terminal."""
@@ -83,6 +104,7 @@ def inspect_bundle(bundle: Path, *, require_signature: PublicKeys | None = None)
                 precision=spec.precision,
                 max_batch=spec.max_batch,
                 fused=fused,
+                expected=spec.fused,
                 unfused=unfused,
                 others={
                     operator: count - unfused.get(operator, 0)
@@ -103,7 +125,7 @@ def _cells(graph: GraphInspection) -> list[str]:
         graph.precision,
         str(graph.max_batch),
         ", ".join(f"{domain} {version}".strip() for domain, version in graph.opsets.items()),
-        *(_counted(counts) for counts in (graph.fused, graph.unfused, graph.others)),
+        *(_counted(counts) for counts in (graph.fused, graph.expected, graph.unfused, graph.others)),
     ]
 
 

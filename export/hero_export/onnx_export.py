@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
 
 from hero_export.errors import ExportError
+from hero_export.folding import fold_weights
 from hero_export.graphs import Graph
 
 OPSET = 23
@@ -58,9 +60,31 @@ def export_graph(graph: Graph, path: Path) -> None:
             "Export with the versions that constraints.txt names; with a model of your own, change what the exporter refuses."
         ) from error
     assert program is not None  # torch.onnx.export returns a program whenever dynamo is True
+    assert isinstance(program.model, onnx_ir.Model)
+    fold_weights(program.model)
     _strip_metadata(program.model)
     program.save(path)
     _check_file(graph, path)
+
+
+def rewrite_graph(graph: Graph, source: Path, target: Path, change: Callable[[onnx_ir.Model], None]) -> None:
+    """Write an exported graph once more with some of it changed, and check the file.
+
+    Args:
+        graph: what was exported.
+        source: of ``export_graph``.
+        target: of the new file; its folder must exist. Weights lie beside it if they lie beside the source.
+        change: changes the graph in place.
+
+    Raises:
+        ExportError: the file is not what the graph promises any more.
+    """
+    model = onnx_ir.load(source)
+    change(model)
+    _strip_metadata(model)
+    beside = source.with_name(source.name + ".data").exists()
+    onnx_ir.save(model, target, external_data=f"{target.name}.data" if beside else None)
+    _check_file(graph, target)
 
 
 def _first_line(error: Exception) -> str:
@@ -89,15 +113,12 @@ def _quiet_exporter() -> Iterator[None]:
         logger.removeFilter(about_torchvision)
 
 
-def _strip_metadata(model: object) -> None:
+def _strip_metadata(model: onnx_ir.Model) -> None:
     """Remove the exporter's notes, stack traces with the paths of this machine among them; keep the modules' names.
 
     What remains depends on the model and the exporter's version alone, so that the same checkpoint gives the same file on another
     machine.
     """
-    import onnx_ir
-
-    assert isinstance(model, onnx_ir.Model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+    from hero_export.speed import SpeedComparison
 REPORT_JSON = "reports/export.json"
 REPORT_TEXT = "reports/export.md"
 
@@ -28,7 +29,7 @@ class CaseResult:
         batch: rows that went in.
         vectors: output vectors compared.
         max_error, mean_error: absolute, over all elements of the compared vectors.
-        scale: the largest absolute value of the model's output.
+        scale: the largest absolute value of the model's output, and for logits at least 1.
         cosine: the smallest cosine between a vector and the model's.
         finite: no NaN or infinity anywhere in the output, empty slots included.
         passed: within the tolerances.
@@ -90,6 +91,7 @@ class ExportReport:
         graphs: in the order of the bundle.
         cases: every comparison.
         tools: versions.
+        speed: both forms of graphs against each other, where they were measured.
     """
 
     fingerprint: str
@@ -97,6 +99,7 @@ class ExportReport:
     graphs: tuple[GraphReport, ...]
     cases: tuple[CaseResult, ...]
     tools: dict[str, str]
+    speed: tuple[SpeedComparison, ...] = ()
 
     @property
     def worst(self) -> CaseResult:
@@ -119,23 +122,41 @@ class ExportReport:
             "onnxruntime on the CPU against PyTorch (float32, eager), on the slots that hold something. The error is absolute; the "
             f"cosine is the smallest of all vectors. Tolerances: {limits} (the error as a share of the scale).",
             markdown_table(CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
+            *self._speed_sections(),
             "## Versions",
             markdown_table(("tool", "version"), [list(item) for item in self.tools.items()]),
         ]
         return "\n\n".join(sections) + "\n"
 
+    def _speed_sections(self) -> list[str]:
+        if not self.speed:
+            return []
+        table = markdown_table(SPEED_COLUMNS, [_speed_cells(one) for one in self.speed])
+        return [
+            "## Standard and onnxruntime's operators",
+            "Medians in onnxruntime on the CPU of the machine that exported, the two forms in turn; the ratio is the median over "
+            "the rounds.",
+            table,
+        ]
+
     def to_rich(self) -> Group:
         """As tables for a terminal."""
         from rich.console import Group
 
+        speed = rich_table(
+            "Standard and onnxruntime's operators", SPEED_COLUMNS, [_speed_cells(one) for one in self.speed]
+        )
         return Group(
             rich_table("Graphs", GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
             rich_table("Comparison with the model", CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
+            *([speed] if self.speed else []),
         )
 
 
 GRAPH_COLUMNS = ("graph", "file", "MB", "precision", "max batch", "fused operators", "other operators")
 CASE_COLUMNS = ("graph", "output", "case", "batch", "max error", "mean error", "scale", "cosine", "result")
+
+SPEED_COLUMNS = ("graph", "batch", "rounds", "standard, ms", "onnxruntime, ms", "ratio")
 
 
 def graph_cells(graph: GraphReport) -> list[str]:
@@ -167,6 +188,17 @@ def _case_cells(case: CaseResult) -> list[str]:
         f"{case.scale:.2f}",
         f"{case.cosine:.7f}",
         "ok" if case.passed else "FAILED",
+    ]
+
+
+def _speed_cells(one: SpeedComparison) -> list[str]:
+    return [
+        one.graph,
+        str(one.batch),
+        str(one.rounds),
+        f"{one.standard_ms:.2f}",
+        f"{one.onnxruntime_ms:.2f}",
+        f"{one.ratio:.3f}",
     ]
 
 

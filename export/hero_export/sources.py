@@ -17,6 +17,8 @@ from hero_sdk.manifest import FrameEncoderSpec, sha256_of
 from hero_sdk.tokens import TextTokenizer
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE, WEIGHTS_FILE, resolve_folder
 from hero_train.config import HeroConfig
+from hero_train.model.hero import HeroEncoders
+from hero_train.model.tasks import model_class_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Sources:
 
     Attributes:
         checkpoint: folder with ``config.json`` and ``model.safetensors``.
+        model_class: the model of its task.
         config: of the model.
         tokenizer: JSON file of the ``tokenizers`` library.
         frame_encoder: folder with ``frame_encoder.onnx`` and ``frame_encoder.json``.
@@ -32,6 +35,7 @@ class Sources:
     """
 
     checkpoint: Path
+    model_class: type[HeroEncoders]
     config: HeroConfig
     tokenizer: Path
     frame_encoder: Path
@@ -72,7 +76,8 @@ def find_sources(
         BundleError: a tokenizer or frame encoder that cannot be read.
     """
     folder = resolve_folder(checkpoint)
-    config = HeroConfig.load(folder)
+    model_class = model_class_of(folder)
+    config = model_class.config_class.load(folder)
     token_file = _tokenizer_file(folder, tokenizer)
     _check_tokenizer(token_file, config)
     encoder = frame_encoder or folder / FRAME_ENCODER_FOLDER
@@ -81,7 +86,7 @@ def find_sources(
             f"There is no folder {encoder}; expected a frame encoder ({GRAPH_FILE} and {SPEC_FILE}), the one that the model's "
             "features came from. Name it with --frame-encoder; `hero-export frame-encoder` writes the packaged one."
         )
-    return Sources(folder, config, token_file, encoder, _check_frame_encoder(encoder, config))
+    return Sources(folder, model_class, config, token_file, encoder, _check_frame_encoder(encoder, config))
 
 
 def _tokenizer_file(checkpoint: Path, tokenizer: Path | None) -> Path:

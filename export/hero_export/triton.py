@@ -10,7 +10,6 @@ REPO/hero_<graph>/1/                 model.onnx (with its external weights, if a
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,16 @@ from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
 from hero_sdk.engines.triton import BUNDLE_MODEL, FINGERPRINT_PARAMETER, GRAPH_FILE, SHA256_PARAMETER, model_name
 from hero_sdk.errors import BundleError, InputError, require
-from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec, read_bundle, sha256_of
+from hero_sdk.manifest import (
+    MANIFEST_FILE,
+    RETRIEVAL,
+    TASK_GRAPHS,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    read_bundle,
+    sha256_of,
+)
 from hero_sdk.onnx_file import read_outline
 from hero_sdk.signature import PublicKeys
 from hero_sdk.triton_process import REPOSITORY_FILE
@@ -66,7 +74,8 @@ def write_repository(
         ``out`` as a path.
 
     Raises:
-        BundleError: the bundle is incomplete, altered, or has a graph that Triton cannot describe.
+        BundleError: the bundle is incomplete, altered, of a task that is not served yet, or has a graph that Triton cannot
+            describe.
         SignatureError: none of the required keys signed the bundle.
         InputError: ``out`` holds something else, or an argument has no meaning.
     """
@@ -130,18 +139,20 @@ def check_repository_place(out: Path) -> None:
 
 
 def read_for_triton(bundle: Path, require_signature: PublicKeys | None = None) -> Manifest:
-    """Read and check a bundle whose graphs' names become folders; one that comes from elsewhere must not choose others.
+    """Read and check a bundle; that of another task than retrieval is refused.
 
     Raises:
-        BundleError: the bundle is incomplete, altered, or has a graph of an unfit name.
+        BundleError: the bundle is incomplete, altered, or of a task that is not served yet.
         SignatureError: none of the required keys signed it.
     """
     manifest = read_bundle(bundle, require_signature=require_signature)
-    for graph in manifest.graphs:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", graph) or model_name(graph) == BUNDLE_MODEL:
-            raise BundleError(
-                f"The manifest names a graph '{graph}'; expected small letters, digits and _, and not 'bundle'."
-            )
+    if manifest.task != RETRIEVAL:
+        # The SDK's client has the way through a server's graphs for retrieval alone.
+        own = [graph for graph in manifest.graphs if graph not in TASK_GRAPHS[RETRIEVAL]]
+        raise BundleError(
+            f"{bundle} is for {manifest.task}; expected a bundle for {RETRIEVAL}, since nothing serves the graphs {own} to clients "
+            "yet. Run the bundle in the process of its users: hero_sdk.load."
+        )
     return manifest
 
 

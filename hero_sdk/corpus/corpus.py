@@ -218,7 +218,7 @@ class Corpus:
             query.span_vector,
             candidates.clip_embeddings,
             candidates.lengths,
-            self._hero.manifest.moment,
+            self._hero.manifest.require_moment(),
             top_k,
         )
         return make_moments(spans, candidates.describe)

@@ -19,7 +19,7 @@ import numpy as np
 
 from hero_sdk.engines.batching import run_in_batches
 from hero_sdk.errors import EngineError, InputError, ServerError, require
-from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec
+from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec, check_task
 
 __all__ = ["BUNDLE_MODEL", "FINGERPRINT_PARAMETER", "GRAPH_FILE", "SHA256_PARAMETER", "TritonEngine", "model_name"]
 
@@ -80,7 +80,9 @@ class TritonEngine:
         try:
             self._connect(retries)
             manifest = self._fetch(MANIFEST_FILE)
-            self._manifest = Manifest.from_json(manifest.decode("utf-8"), f"The manifest served at {self._address}")
+            origin = f"The manifest served at {self._address}"
+            self._manifest = Manifest.from_json(manifest.decode("utf-8"), origin)
+            check_task(self._manifest, origin)
             self._tokenizer_json = self._fetch_tokenizer().decode("utf-8")
             self._check_models()
         except BaseException:

@@ -41,7 +41,7 @@ from tests.unit.hero_command import make_run, stored
 from tests.unit.tiny_videos import write_collection, write_srt, write_video
 
 IN_PROCESS, TRITON = "in process", "Triton"
-GRAPHS = ("frames", "cross_modal", "temporal", "query")
+GRAPHS = ("frames", "cross_modal", "temporal", "query", "moment")
 QUERIES = ["the robot takes a red gem", "WHERE", "who takes the gem", "Füße 動画", "a " * 40]
 TOLERANCE = 1e-4
 HALF_PRECISION = 2.0**-10  # what a corpus keeps; engines that differ by 1e-7 may be rounded to neighbours

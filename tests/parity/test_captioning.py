@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hero_sdk.captioning import moment_span
 from hero_sdk.rows import PackedVideos, RowGeometry
+from hero_sdk.sentence_search import BeamConfig, beam_search
 from hero_train.config import CaptioningConfig
-from hero_train.data.captions import caption_clips
-from hero_train.decoding import BeamConfig, beam_search
 from hero_train.model.captioning import CachedStep, HeroForCaptioning
 from hero_train.official import infer_captioning_config, load_official
 from hero_train.official_names import our_name
@@ -138,7 +138,7 @@ def test_the_clips_of_a_moment_are_the_authors(greedy: dict[str, Any]) -> None:
     spans = [(clips[video], *span) for video, spans in enumerate(batch["clip_ranges"]) for span in spans]
     assert len(spans) == len(batch["all_ts"])
     for (length, first, stop), (start, end) in zip(spans, batch["all_ts"], strict=True):
-        assert caption_clips(start, end, interval, length) == (first, stop)
+        assert moment_span(start, end, interval, length) == (first, stop)
 
 
 def test_cached_steps_equal_whole_sentences(

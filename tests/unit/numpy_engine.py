@@ -28,7 +28,7 @@ def tokenizer_json() -> str:
 def make_manifest(fingerprint: str = "f" * 64, graphs: tuple[str, ...] | None = None) -> Manifest:
     names = ("frames", "cross_modal", "temporal", "query") if graphs is None else graphs
     return Manifest(
-        task="vcmr",
+        task="retrieval",
         fingerprint=fingerprint,
         model=ModelSpec(FEATURES, HIDDEN, clip_interval=1.5, clip_limit=20),
         geometry=RowGeometry(slots=48, frames=24, temporal_slots=24, query_tokens=32),

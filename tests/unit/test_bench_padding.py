@@ -13,7 +13,7 @@ from hero_bench.eager import PaddedModel, TorchEngine, load_model, torch_threads
 from hero_bench.errors import BenchmarkError
 from hero_bench.padded_encoding import encode_padded, encode_subtitles
 from hero_bench.padding import pad_videos, slot_counts
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_sdk import Hero, InputError, Subtitle
 from hero_sdk.hero import VideoFeatures
 from hero_sdk.manifest import GraphSpec, Manifest, ModelSpec
@@ -36,7 +36,7 @@ def model() -> HeroModel:
 def manifest(model: HeroModel) -> Manifest:
     graphs = {
         graph.name: GraphSpec(graph.file, "fp32", 4, graph.inputs, graph.outputs)
-        for graph in model_graphs(model, GEOMETRY)
+        for graph in graphs_of(model, GEOMETRY).values()
     }
     spec = ModelSpec(CONFIG.feature_dim, CONFIG.hidden_size, CONFIG.clip_interval, CONFIG.clip_limit)
     return dataclasses.replace(make_manifest(), model=spec, geometry=GEOMETRY, graphs=graphs)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hero_sdk.errors import InputError
 from hero_sdk.rows import PackedVideos, RowGeometry, Segment, VideoInput, pack_videos
+from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import SEPARATOR_ID
 from hero_train.config import CaptioningConfig, HeroConfig
 from hero_train.data.captions import (
@@ -22,7 +23,6 @@ from hero_train.data.captions import (
     EncodedMoment,
     collate_captions,
 )
-from hero_train.decoding import BeamConfig
 from hero_train.errors import CheckpointError, ConfigError
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroModel

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from demo.toontv import annotate, write
 from demo.toontv.corpus import CorpusPlan, write_scripts
+from hero_sdk.captioning import moment_span
 from hero_sdk.rows import RowGeometry, VideoInput
 from hero_sdk.tokens import BEGIN_ID, PAD_ID, SEPARATOR_ID, TextTokenizer
 from hero_train.data.captions import (
@@ -26,7 +27,6 @@ from hero_train.data.captions import (
     CaptionVideo,
     EncodedMoment,
     build_caption_corpus,
-    caption_clips,
     collate_captions,
     read_captioned_moments,
 )
@@ -147,12 +147,12 @@ def test_a_file_without_a_moment(tmp_path: Path, captioned: bool) -> None:
     ],
 )
 def test_the_clips_of_a_moment(start: float, end: float, expected: tuple[int, int]) -> None:
-    assert caption_clips(start, end, 1.5, 10) == expected
+    assert moment_span(start, end, 1.5, 10) == expected
 
 
 @given(start=st.floats(0, 29.9), length=st.floats(0.01, 60), clips=st.integers(20, 40))
 def test_a_moment_has_at_least_one_clip_of_its_video(start: float, length: float, clips: int) -> None:
-    first, stop = caption_clips(start, start + length, 1.5, clips)
+    first, stop = moment_span(start, start + length, 1.5, clips)
     assert 0 <= first < stop <= clips
     assert first * 1.5 <= start < (first + 1) * 1.5
 

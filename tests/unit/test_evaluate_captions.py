@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_videos
+from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import TextTokenizer
 from hero_train.caption_metrics import CAPTION_METRICS, METEOR, caption_scores
 from hero_train.config import CaptioningConfig
 from hero_train.data.captions import CaptionedMoment, CaptionVideo, EncodedMoment
-from hero_train.decoding import BeamConfig
 from hero_train.errors import DataError
 from hero_train.evaluate_captions import BATCH, BEAM, evaluate_captions, write_captions
 from hero_train.model.captioning import HeroForCaptioning

@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from hero_export.cases import Case, CaseMaker
+from hero_export.cases import CaseMaker
 from hero_export.geometry import check_geometry
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
+from hero_export.head_cases import Case
+from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, STATEMENTS
 from hero_sdk.rows import RowGeometry, VideoInput, pack_queries, pack_videos
 from hero_train.config import HeroConfig
-from tests.tiny_checkpoint import CONFIG, GEOMETRY, MAX_BATCH, make_model
+from hero_train.model.hero import HeroEncoders
+from tests.tiny_checkpoint import (
+    ANSWERS,
+    CAPTION_TOKENS,
+    CONFIG,
+    GEOMETRY,
+    MAX_BATCH,
+    TEXT_GEOMETRY,
+    make_model,
+    make_task_model,
+)
 
 SMALLEST = dataclasses.replace(CONFIG, clip_limit=1)
 SETTINGS = [
@@ -24,8 +36,20 @@ SETTINGS = [
 ]
 
 
+def grid(model: HeroEncoders, geometry: RowGeometry, max_batch: int, seed: int = 0) -> list[Case]:
+    """All cases of a model's graphs."""
+    maker = CaseMaker(model.config, geometry, max_batch, seed)
+    graphs = graphs_of(model, geometry, answers=ANSWERS, caption_tokens=CAPTION_TOKENS)
+    return [case for graph in graphs.values() for case in maker.cases_of(graph)]
+
+
 def cases_of(setting: tuple[HeroConfig, RowGeometry, int]) -> dict[tuple[str, str], Case]:
-    return {(case.graph, case.name): case for case in CaseMaker(*setting).graph_cases()}
+    return {(case.graph, case.name): case for case in grid(make_model(setting[0]), *setting[1:])}
+
+
+def used(case: Case) -> np.ndarray:
+    """Of the first output."""
+    return next(iter(case.used.values()))
 
 
 @pytest.fixture(params=SETTINGS, ids=["usual", "two slots", "one temporal slot", "up to the tables"])
@@ -33,28 +57,61 @@ def setting(request: pytest.FixtureRequest) -> tuple[HeroConfig, RowGeometry, in
     return request.param
 
 
-def test_cases_are_inputs_that_the_graphs_take(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
-    config, geometry, max_batch = setting
-    check_geometry(geometry, config, max_batch)
-    graphs = {graph.name: graph for graph in model_graphs(make_model(config), geometry)}
-    for case in CaseMaker(config, geometry, max_batch).graph_cases():
+def check_grid(model: HeroEncoders, geometry: RowGeometry, max_batch: int) -> None:
+    check_geometry(geometry, model.config, max_batch)
+    graphs = graphs_of(model, geometry, answers=ANSWERS, caption_tokens=CAPTION_TOKENS)
+    cases = grid(model, geometry, max_batch)
+    assert {case.graph for case in cases} == set(graphs)
+    assert len({(case.graph, case.name) for case in cases}) == len(cases)
+    assert all(case.name for case in cases)
+    for case in cases:
         graph = graphs[case.graph]
         assert set(case.inputs) == {tensor.name for tensor in graph.inputs}
-        batch = len(case.used)
+        batch = len(used(case))
         for tensor in graph.inputs:
             array = case.inputs[tensor.name]
             assert (array.dtype.name, array.shape) == (tensor.dtype, (batch, *tensor.shape[1:]))
         with torch.no_grad():  # an index beyond a table would raise
             outputs = graph.module(*(torch.from_numpy(case.inputs[tensor.name]) for tensor in graph.inputs))
-        for output in outputs if isinstance(outputs, tuple) else [outputs]:
+        given = outputs if isinstance(outputs, tuple) else (outputs,)
+        assert set(case.used) == {tensor.name for tensor in graph.outputs}
+        for tensor, output in zip(graph.outputs, given, strict=True):
             assert output.isfinite().all()
-        assert case.used.any()
+            assert tuple(output.shape) == (batch, *tensor.shape[1:])
+            mask = case.used[tensor.name]
+            assert mask.dtype == bool
+            assert mask.shape == output.shape[: mask.ndim]
+            assert mask.any()
 
 
-def test_names_are_unique_and_none_is_empty(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
-    cases = CaseMaker(*setting).graph_cases()
-    assert len({(case.graph, case.name) for case in cases}) == len(cases)
-    assert all(case.name for case in cases)
+def test_cases_are_inputs_that_the_graphs_take(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
+    check_grid(make_model(setting[0]), *setting[1:])
+
+
+@pytest.mark.parametrize("task", [QUESTION_ANSWERING, STATEMENTS, CAPTIONING])
+@pytest.mark.parametrize(
+    ("geometry", "max_batch"),
+    [
+        (TEXT_GEOMETRY, MAX_BATCH),
+        (RowGeometry(slots=14, frames=4, temporal_slots=32, query_tokens=12), 1),
+        (RowGeometry(slots=3, frames=3, temporal_slots=22, query_tokens=1), 2),
+        (RowGeometry(slots=40, frames=16, temporal_slots=64, query_tokens=14), 3),
+    ],
+)
+def test_cases_of_every_task_are_inputs_that_the_graphs_take(task: str, geometry: RowGeometry, max_batch: int) -> None:
+    check_grid(make_task_model(task), geometry, max_batch)
+
+
+def test_texts_stand_behind_the_videos_up_to_the_last_slot() -> None:
+    model = make_task_model(QUESTION_ANSWERING)
+    (case,) = (case for case in grid(model, TEXT_GEOMETRY, 2) if (case.graph, case.name) == ("temporal", "full row"))
+    assert used(case).all()
+    words = case.inputs["token_ids"] >= 0
+    assert (
+        words.sum() == TEXT_GEOMETRY.query_tokens + 1
+    )  # the video fills what its text and a clip with one token leave
+    assert case.inputs["position_ids"][words].max() == TEXT_GEOMETRY.query_tokens - 1
+    assert not case.inputs["frame_features"][words].any()
 
 
 def test_full_rows_have_no_empty_slot(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
@@ -62,14 +119,14 @@ def test_full_rows_have_no_empty_slot(setting: tuple[HeroConfig, RowGeometry, in
     cases = cases_of(setting)
     for name in ("full row, one segment", "full row, many segments"):
         case = cases["cross_modal", name]
-        assert len(case.used) == 1
-        assert case.used.all()
+        assert len(used(case)) == 1
+        assert used(case).all()
     one, many = (cases["cross_modal", name].inputs for name in ("full row, one segment", "full row, many segments"))
     frames = min(geometry.frames, config.clip_limit, geometry.slots - 1)
     assert (one["segment_ids"] == 1).all()
     assert one["frame_index"].max() + 1 == frames
     assert many["segment_ids"].max() == min(geometry.frames, config.clip_limit, geometry.slots // 2)
-    assert cases["temporal", "full row"].used.all()
+    assert used(cases["temporal", "full row"]).all()
     assert cases["query", "full query"].inputs["segment_ids"].all()
     assert cases["query", "query cut to the limit"].inputs["segment_ids"].all()
 
@@ -89,7 +146,7 @@ def test_the_longest_positions_are_reached(setting: tuple[HeroConfig, RowGeometr
 
 def test_a_one_token_segment_is_one_slot_without_a_frame(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     case = cases_of(setting)["cross_modal", "one-token segment"]
-    assert case.used.sum() == 1
+    assert used(case).sum() == 1
     assert (case.inputs["frame_index"] == -1).all()
     assert case.inputs["token_ids"][0, 0] == 2
     assert cases_of(setting)["query", "one-token query"].inputs["segment_ids"].sum() == 1
@@ -97,7 +154,7 @@ def test_a_one_token_segment_is_one_slot_without_a_frame(setting: tuple[HeroConf
 
 def test_frames_without_text_hold_no_token(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     case = cases_of(setting)["cross_modal", "frames without text"]
-    assert (case.inputs["frame_index"][case.used] >= 0).all()
+    assert (case.inputs["frame_index"][used(case)] >= 0).all()
     assert (case.inputs["token_ids"] == 1).all()
 
 
@@ -114,26 +171,26 @@ def test_an_empty_tail_row_is_what_packing_gives_when_there_is_nothing_to_pack(
         case = cases[graph, "empty tail row"]
         for name, array in expected.items():
             np.testing.assert_array_equal(case.inputs[name][-1:], array)
-        assert not case.used[-1].any()
-        assert case.used[0].any()
+        assert not used(case)[-1].any()
+        assert used(case)[0].any()
     temporal = cases["temporal", "empty tail row"]
     assert not any(array[-1].any() for array in temporal.inputs.values())
-    assert not temporal.used[-1].any()
+    assert not used(temporal)[-1].any()
 
 
 def test_batches_of_one_and_of_the_largest_size(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     max_batch = setting[2]
     for (_, name), case in cases_of(setting).items():
         if name == "batch of one":
-            assert len(case.used) == 1
+            assert len(used(case)) == 1
         if name == "maximal batch":
-            assert len(case.used) == max_batch
+            assert len(used(case)) == max_batch
 
 
 def test_matched_frames_are_like_the_output_of_stage_one(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     for (graph, _), case in cases_of(setting).items():
         if graph == "temporal":
-            assert not case.inputs["matched"][~case.used].any()
+            assert not case.inputs["matched"][~used(case)].any()
 
 
 def test_videos_of_the_whole_path_are_what_their_names_say(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
@@ -152,7 +209,7 @@ def test_videos_of_the_whole_path_are_what_their_names_say(setting: tuple[HeroCo
 
 def test_the_same_seed_makes_the_same_cases_and_another_seed_others() -> None:
     first, again, other = (
-        CaseMaker(CONFIG, GEOMETRY, MAX_BATCH, seed).graph_cases()[0].inputs["frame_features"] for seed in (0, 0, 1)
+        grid(make_model(), GEOMETRY, MAX_BATCH, seed)[0].inputs["frame_features"] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or not np.array_equal(first, other)

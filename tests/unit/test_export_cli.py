@@ -17,6 +17,7 @@ from hero_sdk.rows import RowGeometry
 from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_checkpoint import write_checkpoint
 from tests.unit.hero_export_command import RunExport, make_export_run
+from tests.unit.test_export_inspection import add_nodes
 
 COMMANDS = ("onnx", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull")
 
@@ -93,13 +94,13 @@ def test_inspect_as_json(bundle: Path) -> None:
     assert result.exit_code == 0
     content = json.loads(result.stdout)
     assert content["manifest"] == json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    assert [graph["name"] for graph in content["graphs"]] == ["frames", "cross_modal", "temporal", "query"]
+    assert [graph["name"] for graph in content["graphs"]] == ["frames", "cross_modal", "temporal", "query", "moment"]
 
 
 def test_inspect_as_a_table(bundle: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(bundle)])
     assert result.exit_code == 0
-    for text in ("graphs/temporal.onnx", "Task vcmr, fingerprint tiny-0.", "slots 16", "All 5 files"):
+    for text in ("graphs/temporal.onnx", "Task retrieval, fingerprint tiny-0.", "slots 16", "All 6 files"):
         assert text in result.stdout
 
 
@@ -114,8 +115,16 @@ def test_inspect_refuses_a_damaged_bundle(
 def test_help_shows_the_defaults_of_the_geometry() -> None:
     result = CliRunner().invoke(app, ["onnx", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     lines = {line.split()[1]: line for line in result.stdout.splitlines() if "--" in line and len(line.split()) > 1}
-    for name in ("slots", "frames", "temporal_slots", "query_tokens"):
+    for name in ("slots", "frames", "query_tokens"):
         assert f"[default: {getattr(RowGeometry(), name)}]" in lines[f"--{name.replace('_', '-')}"]
+
+
+def test_inspect_fails_where_a_graph_was_rewritten(bundle: Path, run: RunExport) -> None:
+    add_nodes(bundle, "query", "Gelu")
+    done = run("inspect", bundle)
+    assert done.code == 6
+    assert "graphs/query.onnx" in done.out
+    assert "FusionError: Graphs have other fused operators" in " ".join(done.err.split())
 
 
 @pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)], ids=lambda command: " ".join(command))

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 
 from hero_export import GeometryError
-from hero_export.geometry import check_geometry
+from hero_export.geometry import check_geometry, check_limits, row_geometry
 from hero_sdk.errors import InputError
+from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, STATEMENTS
 from hero_sdk.rows import RowGeometry
-from tests.tiny_checkpoint import CONFIG
+from tests.tiny_checkpoint import CONFIG, task_config
 
 LIMIT = RowGeometry(slots=40, frames=16, temporal_slots=20, query_tokens=14)
 """Every shape as large, or for the temporal row as small, as the model allows."""
@@ -56,3 +57,30 @@ def test_a_batch_holds_at_least_one_row(max_batch: int) -> None:
 
 def test_it_is_an_error_of_the_caller() -> None:
     assert issubclass(GeometryError, InputError)
+
+
+@pytest.mark.parametrize("task", [QUESTION_ANSWERING, STATEMENTS])
+def test_a_text_needs_room_behind_the_longest_video(task: str) -> None:
+    config = task_config(task)
+    chosen = row_geometry(config, slots=40, frames=16, query_tokens=14)
+    assert chosen.temporal_slots == RowGeometry.temporal_slots
+    long = dataclasses.replace(config, clip_limit=120, temporal_positions=120)
+    chosen = row_geometry(long, slots=40, frames=16, query_tokens=14)
+    assert chosen.temporal_slots == 134
+    check_geometry(chosen, long, max_batch=1)
+    with pytest.raises(GeometryError, match="Choose --temporal-slots 134 or more, or --query-tokens 13 or fewer"):
+        check_geometry(dataclasses.replace(chosen, temporal_slots=133), long, max_batch=1)
+    assert row_geometry(CONFIG, temporal_slots=77).temporal_slots == 77
+    assert row_geometry(dataclasses.replace(CONFIG, clip_limit=24)) == RowGeometry()
+
+
+def test_answers_and_tokens_of_captions_have_limits() -> None:
+    config = task_config(CAPTIONING)
+    check_limits(config, answers=2, caption_tokens=16)
+    with pytest.raises(GeometryError, match=r"expected at least 2\. Change --answers"):
+        check_limits(config, answers=1, caption_tokens=16)
+    with pytest.raises(GeometryError, match=r"expected at least 1\. Change --caption-tokens"):
+        check_limits(config, answers=2, caption_tokens=0)
+    with pytest.raises(GeometryError, match=r"decoder has 16 positions\. Choose --caption-tokens 16 or fewer"):
+        check_limits(config, answers=2, caption_tokens=17)
+    check_limits(CONFIG, answers=2, caption_tokens=17)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from hero_export import inspect_bundle
+from hero_export import FusionError, inspect_bundle
 from hero_sdk.errors import BundleError
 from hero_sdk.manifest import read_bundle, sha256_of
 from tests.tiny_bundle import seal, write_tiny_bundle
@@ -39,7 +39,7 @@ def add_nodes(folder: Path, graph: str, *operators: str) -> None:
 
 def test_every_operator_of_every_graph_is_counted(folder: Path) -> None:
     inspection = inspect_bundle(folder)
-    assert [graph.name for graph in inspection.graphs] == ["frames", "cross_modal", "temporal", "query"]
+    assert [graph.name for graph in inspection.graphs] == ["frames", "cross_modal", "temporal", "query", "moment"]
     for graph in inspection.graphs:
         nodes = onnx.load(str(folder / graph.file), load_external_data=False).graph.node
         counts = Counter(graph.fused) + Counter(graph.unfused) + Counter(graph.others)
@@ -60,6 +60,13 @@ def test_fused_and_unfused_operators_are_told_apart(folder: Path) -> None:
     assert graphs["query"].unfused["Softmax"] == 1
     assert graphs["frames"].unfused == {}
     assert graphs["frames"].others["Softmax"] == 1
+
+
+def test_a_graph_that_was_rewritten_has_not_what_its_architecture_implies(folder: Path) -> None:
+    inspect_bundle(folder).require_fused()
+    add_nodes(folder, "temporal", "Gelu")
+    with pytest.raises(FusionError, match=r"temporal: 1 Gelu, expected none\. .* export the bundle again"):
+        inspect_bundle(folder).require_fused()
 
 
 def test_the_size_of_a_graph_includes_its_external_weights(folder: Path) -> None:

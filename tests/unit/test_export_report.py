@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from hero_export.report import CaseResult, ExportReport, GraphReport, tool_versions
+from hero_export.speed import SpeedComparison
 
 
 def case(name: str, max_error: float, scale: float) -> CaseResult:
@@ -48,7 +50,7 @@ def test_the_verdict_changes_nothing_else() -> None:
 
 def test_json_has_all_numbers(report: ExportReport) -> None:
     content = json.loads(report.to_json())
-    assert set(content) == {"fingerprint", "tolerances", "graphs", "cases", "tools"}
+    assert set(content) == {"fingerprint", "tolerances", "graphs", "cases", "tools", "speed"}
     assert [(item["case"], item["max_error"], item["mean_error"]) for item in content["cases"]] == [
         ("small", 1e-6, 5e-7),
         ("large", 2e-6, 1e-6),
@@ -75,6 +77,16 @@ def test_markdown_has_a_line_per_graph_and_case(report: ExportReport) -> None:
     assert {len(line) for line in cells[4:9]} == {9}
     assert cells[-2:] == [["python", "3.11"], ["torch", "2"]]
     assert "max relative error 0.0001, min cosine 0.999999" in report.to_markdown()
+
+
+def test_what_was_timed_has_a_table_of_its_own(report: ExportReport) -> None:
+    assert "onnxruntime's operators" not in report.to_markdown()
+    timed = dataclasses.replace(report, speed=(SpeedComparison("query", 8, 50, 12.345, 10.5, 0.8512),))
+    assert "| query | 8 | 50 | 12.35 | 10.50 | 0.851 |" in timed.to_markdown()
+    assert json.loads(timed.to_json())["speed"][0]["ratio"] == 0.8512
+    output = io.StringIO()
+    Console(width=200, file=output).print(timed.to_rich())
+    assert "0.851" in output.getvalue()
 
 
 def test_a_failed_case_is_called_so(report: ExportReport) -> None:

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, save_model
 from torch import Tensor, nn
 
 from hero_export import VerificationError
-from hero_export.cases import Case
+from hero_export.head_cases import Case
 from hero_export.report import CaseResult
 from hero_export.verify import GraphRunner, check_frame_graph, compare, require_passed, verify_graph
 from hero_sdk.frame_encoder import GRAPH_FILE
@@ -74,6 +74,21 @@ def test_a_short_vector_in_another_direction_fails_by_its_cosine(expected: np.nd
     result = compared(found, expected)
     assert result.relative_error < 1e-6
     assert not result.passed
+
+
+def test_the_error_of_logits_is_a_share_of_one_at_least_and_their_direction_means_nothing() -> None:
+    expected = np.array([[2e-5, -0.3]], np.float32)
+    for error, passes in ((4e-5, True), (2e-4, False)):
+        result = compare(
+            "answer", "answer", "case", 1, expected - np.float32(error), expected, np.array([[True, False]])
+        )
+        assert (result.scale, result.passed) == (1.0, passes)
+    large = compare(
+        "answer", "start", "case", 1, expected * 1000 + np.float32(2e-2), expected * 1000, np.ones((1, 2), bool)
+    )
+    assert large.scale == pytest.approx(300)
+    assert large.passed
+    assert not compare("query", "query_vector", "case", 1, expected[0] * -1, expected[0], np.array(True)).passed
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -224,7 +239,7 @@ def test_every_output_of_every_case_is_compared(tmp_path: Path, factor: float) -
             "doubling",
             f"{batch} rows",
             {name: rng.standard_normal((batch, 3), dtype=np.float32) for name in "ba"},
-            np.ones(batch, bool),
+            dict.fromkeys("cd", np.ones(batch, bool)),
         )
         for batch in (1, 2, 5)
     ]

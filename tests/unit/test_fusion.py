@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -15,23 +17,24 @@ from torch.nn import functional as F
 
 from hero_export import FusionError
 from hero_export.fusion import (
+    POOLINGS,
     check_fusion,
-    expected_counts,
-    fused_counts,
     model_nodes,
     module_of,
     operator_counts,
     read_model,
     unfused_counts,
 )
-from hero_export.graphs import model_graphs
+from hero_export.graphs import graphs_of
 from hero_export.onnx_export import MODULE_PATH, export_graph
+from hero_export.onnxruntime_form import DOMAIN
+from hero_export.operators import ATTENTION, GELU, NORM, FusedOperators, fused_counts
 from hero_sdk.errors import BundleError
-from hero_train.config import HeroConfig
-from hero_train.model.hero import HeroModel
-from hero_train.model.layers import SelfAttention
-from tests.tiny_checkpoint import CONFIG, GEOMETRY, make_model
+from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL, STATEMENTS
+from hero_train.model.tasks import MODEL_CLASSES
+from tests.tiny_checkpoint import ANSWERS, CAPTION_TOKENS, GEOMETRY, TEXT_GEOMETRY, make_model, task_config
 
+FUSED = FusedOperators(attentions=2, norms=3, sums=2, gelus=1, biased=1)
 EXPECTED = {"Attention": 2, "LayerNormalization": 3, "Gelu": 1}
 
 
@@ -43,36 +46,49 @@ def complete() -> list[onnx.NodeProto]:
     return nodes_of("Attention", "MatMul", "Attention", "Gelu", *["LayerNormalization"] * 3)
 
 
-@pytest.mark.parametrize(("cross_modal_layers", "temporal_layers"), [(2, 1), (1, 3)])
-def test_the_expected_counts_are_what_the_modules_call(
-    cross_modal_layers: int, temporal_layers: int, monkeypatch: pytest.MonkeyPatch
+MODELS = [
+    (RETRIEVAL, {"cross_modal_layers": 2, "temporal_layers": 1}),
+    (RETRIEVAL, {"cross_modal_layers": 1, "temporal_layers": 3}),
+    (QUESTION_ANSWERING, {"temporal_layers": 2}),
+    (STATEMENTS, {"temporal_layers": 2}),
+    (CAPTIONING, {"decoder_layers": 3}),
+]
+
+
+@pytest.mark.parametrize(("task", "changes"), MODELS)
+def test_the_implied_operators_are_what_the_modules_call(
+    task: str, changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted at run time: every norm and attention by a hook, every GELU by a wrapper."""
-    config = HeroConfig(
-        **{**vars(CONFIG), "cross_modal_layers": cross_modal_layers, "temporal_layers": temporal_layers}
-    )
+    """Counted at run time: every norm by a hook, every attention, GELU and softmax by a wrapper."""
     calls: Counter[str] = Counter()
-    model = HeroModel(config)
+    model = MODEL_CLASSES[task](dataclasses.replace(task_config(task), **changes))
     for module in model.modules():
-        for kind, operator in ((nn.LayerNorm, "LayerNormalization"), (SelfAttention, "Attention")):
-            if isinstance(module, kind):
-                module.register_forward_hook(lambda *_, operator=operator: calls.update([operator]))
-    gelu = F.gelu
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda *_: calls.update([NORM]))
 
-    def counted(hidden: Tensor) -> Tensor:
-        calls.update(["Gelu"])
-        return gelu(hidden)
+    def counted(owner: object, name: str, operator: str) -> None:
+        original = getattr(owner, name)
 
-    monkeypatch.setattr(F, "gelu", counted)
-    for graph in model_graphs(model, GEOMETRY):
+        def wrapper(*args: Any, **options: Any) -> Any:
+            calls.update([operator])
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    counted(F, "gelu", GELU)
+    counted(F, "scaled_dot_product_attention", ATTENTION)
+    counted(Tensor, "softmax", "Softmax")
+    for graph in graphs_of(model, TEXT_GEOMETRY, answers=ANSWERS, caption_tokens=CAPTION_TOKENS).values():
         calls.clear()
         with torch.no_grad():
             graph.module(*graph.example(batch=2))
-        assert expected_counts(config)[graph.name] == calls
+        assert graph.fused is not None
+        poolings = {"Softmax": POOLINGS[graph.name]} if graph.name in POOLINGS else {}
+        assert graph.fused.counts("standard") | poolings == calls
 
 
 def test_a_complete_graph_passes_with_its_counts() -> None:
-    assert check_fusion("cross_modal", complete(), EXPECTED) == EXPECTED
+    assert check_fusion("cross_modal", complete(), FUSED) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -92,15 +108,47 @@ def test_a_complete_graph_passes_with_its_counts() -> None:
 )
 def test_a_missing_surplus_or_written_out_operator_is_refused(nodes: list[onnx.NodeProto], message: str) -> None:
     with pytest.raises(FusionError, match=message) as caught:
-        check_fusion("cross_modal", nodes, EXPECTED)
+        check_fusion("cross_modal", nodes, FUSED)
     assert str(caught.value).startswith("Graph 'cross_modal' was not exported with the fused operators")
 
 
 def test_the_pooling_of_queries_is_the_one_softmax_that_belongs_in_a_graph() -> None:
     nodes = complete() + nodes_of("Softmax")
-    assert check_fusion("query", nodes, EXPECTED) == EXPECTED
+    assert check_fusion("query", nodes, FUSED) == EXPECTED
     with pytest.raises(FusionError, match="in its place stand Softmax"):
-        check_fusion("query", nodes + nodes_of("Softmax"), EXPECTED)
+        check_fusion("query", nodes + nodes_of("Softmax"), FUSED)
+
+
+def in_onnxruntimes_form() -> list[onnx.NodeProto]:
+    own = nodes_of(
+        "MultiHeadAttention", "MultiHeadAttention", *["SkipLayerNormalization"] * 2, "BiasGelu", domain=DOMAIN
+    )
+    return [*own, *nodes_of("LayerNormalization", "MatMul")]
+
+
+def test_onnxruntimes_form_has_operators_of_its_own() -> None:
+    expected = {
+        "LayerNormalization": 1,
+        "com.microsoft::MultiHeadAttention": 2,
+        "com.microsoft::SkipLayerNormalization": 2,
+        "com.microsoft::BiasGelu": 1,
+    }
+    assert check_fusion("cross_modal", in_onnxruntimes_form(), FUSED, "onnxruntime") == expected
+    assert FUSED.counts("onnxruntime") == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (in_onnxruntimes_form()[1:], "1 com.microsoft::MultiHeadAttention, expected 2"),
+        (complete(), "2 Attention, expected 0. 0 com.microsoft::MultiHeadAttention, expected 2"),
+        ([*in_onnxruntimes_form(), *nodes_of("Erf")], "expected 1; in its place stand Erf 'node_Erf'"),
+        (in_onnxruntimes_form()[:4], "0 com.microsoft::BiasGelu, expected 1"),
+    ],
+)
+def test_an_operator_that_is_missing_in_onnxruntimes_form_is_refused(nodes: list[onnx.NodeProto], message: str) -> None:
+    with pytest.raises(FusionError, match=message):
+        check_fusion("cross_modal", nodes, FUSED, "onnxruntime")
 
 
 @pytest.mark.parametrize(("approximate", "refused"), [("tanh", True), ("none", False)])
@@ -109,9 +157,9 @@ def test_gelus_approximation_is_another_function(approximate: str, refused: bool
     nodes.append(helper.make_node("Gelu", ["x"], ["y"], approximate=approximate))
     if refused:
         with pytest.raises(FusionError, match="1 Gelu with the tanh approximation"):
-            check_fusion("cross_modal", nodes, EXPECTED)
+            check_fusion("cross_modal", nodes, FUSED)
     else:
-        assert check_fusion("cross_modal", nodes, EXPECTED) == EXPECTED
+        assert check_fusion("cross_modal", nodes, FUSED) == EXPECTED
 
 
 def test_counts_say_which_operators_are_not_the_standards() -> None:
@@ -126,6 +174,7 @@ def test_pieces_are_looked_for_everywhere_but_in_the_frame_encoder() -> None:
     counts = {"Softmax": 3, "Erf": 1, "MatMul": 9}
     assert unfused_counts("cross_modal", counts) == {"Softmax": 3, "Erf": 1}
     assert unfused_counts("query", counts) == {"Softmax": 2, "Erf": 1}
+    assert unfused_counts("answer", counts) == {"Softmax": 1, "Erf": 1}
     assert unfused_counts("frames", counts) == {}
 
 
@@ -153,7 +202,7 @@ def test_a_node_is_placed_in_its_innermost_module() -> None:
     entry.key, entry.value = MODULE_PATH, "['', 'temporal', 'temporal.layers.0', 'softmax']"
     assert module_of(node) == "temporal.layers.0"
     with pytest.raises(FusionError, match=r"Softmax 'node_Softmax' of temporal\.layers\.0"):
-        check_fusion("temporal", [*complete(), node], EXPECTED)
+        check_fusion("temporal", [*complete(), node], FUSED)
 
 
 def test_a_file_that_is_not_onnx(tmp_path: Path) -> None:
@@ -188,9 +237,10 @@ def gelu(hidden: Tensor) -> Tensor:
 def test_a_model_with_an_operator_written_out_by_hand_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, by_hand: object, message: str
 ) -> None:
-    graph = next(graph for graph in model_graphs(make_model(), GEOMETRY) if graph.name == "temporal")
+    graph = graphs_of(make_model(), GEOMETRY)["temporal"]
+    assert graph.fused is not None
     monkeypatch.setattr(owner, name, by_hand)
     export_graph(graph, tmp_path / "temporal.onnx")
     nodes = model_nodes(read_model(tmp_path / "temporal.onnx"))
     with pytest.raises(FusionError, match=message):
-        check_fusion("temporal", nodes, expected_counts(CONFIG)["temporal"])
+        check_fusion("temporal", nodes, graph.fused)

@@ -69,7 +69,7 @@ def test_graphs_are_opened_on_first_use(bundle: Path, monkeypatch: pytest.Monkey
 def test_unknown_graph_and_inputs_that_do_not_fit(bundle: Path) -> None:
     with LocalEngine(bundle, threads=1) as engine:
         with pytest.raises(
-            InputError, match=r"no graph 'answers'; it has \['cross_modal', 'frames', 'query', 'temporal'\]"
+            InputError, match=r"no graph 'answers'; it has \['cross_modal', 'frames', 'moment', 'query', 'temporal'\]"
         ):
             engine.run("answers", {})
         inputs = example_inputs(engine.manifest, "query", 2)

@@ -16,6 +16,8 @@ import pytest
 from hero_sdk.errors import BundleError
 from hero_sdk.manifest import (
     FORMAT_VERSION,
+    RETRIEVAL,
+    TASK_GRAPHS,
     FileSpec,
     FrameEncoderSpec,
     GraphSpec,
@@ -23,6 +25,7 @@ from hero_sdk.manifest import (
     ModelSpec,
     MomentSpec,
     TensorSpec,
+    check_task,
     sha256_of,
 )
 from hero_sdk.rows import RowGeometry
@@ -31,23 +34,24 @@ from hero_sdk.rows import RowGeometry
 def manifest(**changes: Any) -> Manifest:
     """Every entry has a value of its own, and none is its default."""
     made = Manifest(
-        task="vcmr",
+        task="retrieval",
         fingerprint="f" * 64,
         model=ModelSpec(feature_dim=7, hidden_size=11, clip_interval=1.25, clip_limit=60, subtitle_context=2),
         geometry=RowGeometry(slots=96, frames=48, temporal_slots=72, query_tokens=40),
         moment=MomentSpec((0.5, -1.5), (2.5, 1e-7), min_clips=2, max_clips=9, similarity_scale=15.0, nms_iou=0.75),
         tokenizer="tokenizer.json",
         frame_encoder=FrameEncoderSpec("a network", 224, 7, "e" * 64),
-        graphs={
-            "query": GraphSpec(
+        graphs=dict.fromkeys(
+            TASK_GRAPHS[RETRIEVAL],
+            GraphSpec(
                 file="graphs/query.onnx",
                 precision="int8",
                 max_batch=5,
                 inputs=(TensorSpec("token_ids", "int32", (-1, 40)), TensorSpec("segment_ids", "int32", (-1, 40))),
                 outputs=(TensorSpec("query_vector", "float32", (-1, 11)),),
                 fused={"Attention": 3, "Gelu": 2},
-            )
-        },
+            ),
+        ),
         files={"tokenizer.json": FileSpec("a" * 64, 12), "graphs/query.onnx": FileSpec("b" * 64, 34)},
         tools={"torch": "2.9"},
     )
@@ -182,3 +186,34 @@ def test_sha256_is_that_of_the_whole_file(tmp_path: Path) -> None:
     content = os.urandom(3 * (1 << 20) + 17)
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("task", TASK_GRAPHS)
+def test_every_task_has_its_graphs_and_retrieval_a_moment_head(task: str) -> None:
+    moment = manifest().moment if task == RETRIEVAL else None
+    graphs = dict.fromkeys(TASK_GRAPHS[task], manifest().graphs["query"])
+    made = manifest(task=task, moment=moment, graphs=graphs)
+    assert Manifest.from_json(made.to_json()) == made
+    check_task(made, "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "vqa"}, r"somewhere is of a bundle for 'vqa'; this version of the SDK knows \['captioning', "),
+        ({"task": "statements"}, r"a bundle for statements has \['cross_modal', 'frames', 'statement', 'temporal'\]"),
+        ({"graphs": {}}, r"has the graphs \[\]; a bundle for retrieval has"),
+        ({"moment": None}, "has no moment head in a bundle for retrieval"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_task_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        check_task(manifest(**changes), "somewhere")
+
+
+def test_a_moment_head_has_no_place_in_other_tasks() -> None:
+    graphs = dict.fromkeys(TASK_GRAPHS["statements"], manifest().graphs["query"])
+    with pytest.raises(BundleError, match="has a moment head in a bundle for statements"):
+        check_task(manifest(task="statements", graphs=graphs), "somewhere")
+    with pytest.raises(BundleError, match=r"bundle is for statements; finding moments needs one for retrieval"):
+        manifest(task="statements", moment=None).require_moment()

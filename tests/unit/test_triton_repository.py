@@ -15,7 +15,15 @@ from tritonclient.utils import np_to_triton_dtype
 import hero_export.triton
 from hero_export.triton import REPOSITORY_FILE, write_repository
 from hero_sdk.errors import BundleError, HeroError, InputError
-from hero_sdk.manifest import Manifest, read_bundle, sha256_of
+from hero_sdk.manifest import (
+    CAPTIONING,
+    QUESTION_ANSWERING,
+    STATEMENTS,
+    TASK_GRAPHS,
+    Manifest,
+    read_bundle,
+    sha256_of,
+)
 from tests.tiny_bundle import seal, write_tiny_bundle
 
 
@@ -65,7 +73,9 @@ def test_the_repository_has_these_files(bundle: Path, tmp_path: Path) -> None:
     repository = write_repository(bundle, tmp_path / "repository")
     per_graph = ("config.pbtxt", "1/model.onnx", "1/model.py")
     expected = {
-        f"hero_{graph}/{file}" for graph in ("frames", "cross_modal", "temporal", "query") for file in per_graph
+        f"hero_{graph}/{file}"
+        for graph in ("frames", "cross_modal", "temporal", "query", "moment")
+        for file in per_graph
     }
     expected |= {
         f"hero_bundle/{file}" for file in ("config.pbtxt", "1/model.py", "1/manifest.json", "1/tokenizer.json")
@@ -75,6 +85,21 @@ def test_the_repository_has_these_files(bundle: Path, tmp_path: Path) -> None:
     command = 'hero-export triton "$BUNDLE" --out "$OUT" --backend python --device cpu --queue-delay 0.001'
     assert command in script
     assert f"{sha256_of(bundle / 'manifest.json')}  $BUNDLE/manifest.json" in script
+
+
+@pytest.mark.parametrize("task", [QUESTION_ANSWERING, STATEMENTS, CAPTIONING])
+def test_a_task_that_nothing_serves_yet_is_refused_with_what_is_missing(
+    bundle: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_bundle(bundle)
+    graphs = dict.fromkeys(TASK_GRAPHS[task], manifest.graphs["query"])
+    # What reading a bundle finds wrong with such a one is not the question here.
+    foreign = dataclasses.replace(manifest, task=task, moment=None, graphs=graphs)
+    monkeypatch.setattr(hero_export.triton, "read_bundle", lambda bundle, require_signature: foreign)
+    own = TASK_GRAPHS[task][3]
+    with pytest.raises(BundleError, match=rf"is for {task}; expected a bundle for retrieval.*'{own}'.*hero_sdk\.load"):
+        write_repository(bundle, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_every_graph_file_is_checked_against_the_manifest_by_the_server(bundle: Path, tmp_path: Path) -> None:
@@ -139,7 +164,7 @@ def renamed_graph(manifest: Manifest, name: str) -> Manifest:
 @pytest.mark.parametrize("name", ["../../query", "bundle", "", "Query", "a/b"])
 def test_a_graph_name_cannot_choose_a_folder(bundle: Path, tmp_path: Path, name: str) -> None:
     seal(bundle, renamed_graph(read_bundle(bundle), name))
-    with pytest.raises(BundleError, match="names a graph"):
+    with pytest.raises(BundleError, match="a bundle for retrieval has"):
         write_repository(bundle, tmp_path / "repository")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
 
@@ -176,7 +201,10 @@ def test_a_shape_that_varies_beyond_the_batch_is_refused(
     manifest = read_bundle(bundle)
     query = manifest.graphs["query"]
     inputs = (dataclasses.replace(query.inputs[0], shape=shape), *query.inputs[1:])
-    seal(bundle, dataclasses.replace(manifest, graphs={"query": dataclasses.replace(query, inputs=inputs)}))
+    seal(
+        bundle,
+        dataclasses.replace(manifest, graphs=manifest.graphs | {"query": dataclasses.replace(query, inputs=inputs)}),
+    )
     with pytest.raises(BundleError, match=message):
         write_repository(bundle, tmp_path / "repository")
 

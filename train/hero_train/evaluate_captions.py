@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hero_sdk.rows import RowGeometry, pack_videos
+from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import TextTokenizer
 from hero_train.caption_metrics import score_captions
 from hero_train.data.captions import CaptionVideo
-from hero_train.decoding import BeamConfig
 from hero_train.errors import DataError
 from hero_train.evaluation import ALL, Evaluation
 from hero_train.model.captioning import CAPTION_LIMIT, HeroForCaptioning

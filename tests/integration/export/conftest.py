@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hero_export import bundle, export_bundle
+from hero_export import export_bundle, forms
 from hero_export.cli import app
 from hero_export.graphs import Graph
 from hero_train.model.hero import HeroModel
@@ -40,7 +40,7 @@ def copied(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def copy_graph(graph: Graph, path: Path) -> None:
         shutil.copyfile(exported.bundle / graph.file, path)
 
-    monkeypatch.setattr(bundle, "export_graph", copy_graph)
+    monkeypatch.setattr(forms, "export_graph", copy_graph)
 
     def run(out: Path, **options: object) -> object:
         return export_bundle(exported.checkpoint, out, geometry=GEOMETRY, max_batch=MAX_BATCH, **options)  # type: ignore[arg-type]

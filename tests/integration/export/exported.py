@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
 
-GRAPHS = ("cross_modal", "temporal", "query")
+GRAPHS = ("cross_modal", "temporal", "query", "moment")
 OPTIONS = [
     *("--slots", str(GEOMETRY.slots), "--frames", str(GEOMETRY.frames)),
     *("--temporal-slots", str(GEOMETRY.temporal_slots), "--query-tokens", str(GEOMETRY.query_tokens)),

@@ -51,7 +51,9 @@ def test_the_manifest_lists_every_file_with_its_size_and_sha256(exported: Export
 def test_every_tensor_of_every_graph_is_held_to_the_sizes_of_the_manifest(exported: Exported) -> None:
     """One that the table lacks would be left unchecked when a bundle is read."""
     for name, graph in read_bundle(exported.bundle).graphs.items():
-        assert {tensor.name for tensor in (*graph.inputs, *graph.outputs)} == set(SIZES[name])
+        # The temporal graph of other tasks reads texts as well.
+        others = {"token_ids"} if name == "temporal" else set()
+        assert {tensor.name for tensor in (*graph.inputs, *graph.outputs)} == set(SIZES[name]) - others
 
 
 def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> None:
@@ -65,6 +67,7 @@ def test_tokenizer_and_frame_encoder_are_the_checkpoints(exported: Exported) -> 
         ("cross_modal", {"Attention": 2, "LayerNormalization": 7, "Gelu": 2}),
         ("temporal", {"Attention": 1, "LayerNormalization": 4, "Gelu": 1}),
         ("query", {"Attention": 3, "LayerNormalization": 8, "Gelu": 2}),
+        ("moment", {}),
     ],
 )
 def test_graphs_are_valid_onnx_of_the_standard_alone_with_fused_operators(

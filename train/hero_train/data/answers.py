@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from hero_sdk.answering import question_text
 from hero_sdk.rows import PackedVideos, RowGeometry, VideoInput, pack_videos
-from hero_sdk.tokens import SEPARATOR_ID, TextTokenizer
+from hero_sdk.tokens import TextTokenizer, separated
 from hero_sdk.types import IntArray
 from hero_train.config import HeroConfig
 from hero_train.data.annotations import Rounding, moment_clips, read_json_lines
@@ -285,13 +286,13 @@ def encode_questions(
         moment = (IGNORED_TARGET, IGNORED_TARGET)
         if question.moment is not None and question.moment[0] < clips * config.clip_interval:
             moment = moment_clips(*question.moment, config.clip_interval, clips, rounding)
-        answers = tuple(_separated(tokenizer, answer) for answer in question.answers)
+        answers = tuple(separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
             EncodedQuestion(
                 question.question_id,
                 video,
-                _separated(tokenizer, question.text),
+                separated(tokenizer, question.text),
                 answers,
                 correct,
                 moment,
@@ -314,7 +315,7 @@ def encode_statements(
     )
     return [
         EncodedStatement(
-            one.statement_id, videos[one.video_id], _separated(tokenizer, one.text), one.label, one.pair, one.kind
+            one.statement_id, videos[one.video_id], separated(tokenizer, one.text), one.label, one.pair, one.kind
         )
         for one in statements
     ]
@@ -335,11 +336,6 @@ def _read_videos(
     return {video_id: build_input(features[video_id], said, tokenizer, config) for video_id, said in spoken.items()}
 
 
-def _separated(tokenizer: TextTokenizer, text: str) -> IntArray:
-    """``</s>`` and the tokens of a text."""
-    return np.concatenate([np.array([SEPARATOR_ID], dtype=np.int32), tokenizer.encode(text)])
-
-
 def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometry) -> QuestionBatch:
     """Pack questions with equally many answers.
 
@@ -356,7 +352,7 @@ def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometr
             f"A batch has questions of {sorted(counts)} answers; expected questions of one number of answers."
         )
     pairs = [(question, answer) for question in questions for answer in question.answers]
-    texts = [_joined(question.tokens, answer, geometry.query_tokens) for question, answer in pairs]
+    texts = [question_text(question.tokens, answer, geometry.query_tokens) for question, answer in pairs]
     return QuestionBatch(
         packed=pack_videos([question.video for question, _ in pairs], geometry, texts=texts),
         answers=counts.pop(),
@@ -367,11 +363,6 @@ def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometr
             for (question, answer), text in zip(pairs, texts, strict=True)
         ),
     )
-
-
-def _joined(question: IntArray, answer: IntArray, limit: int) -> IntArray:
-    answer = answer[:limit]
-    return np.concatenate([question[: limit - len(answer)], answer])
 
 
 def collate_statements(statements: Sequence[EncodedStatement], geometry: RowGeometry) -> StatementBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hero_sdk.captioning import moment_span
 from hero_sdk.rows import PackedVideos, RowGeometry, VideoInput, pack_queries, pack_videos
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID, TextTokenizer
 from hero_sdk.types import IntArray
@@ -84,18 +84,6 @@ def _captioned_moment(content: dict[str, Any], where: str, captioned: bool) -> C
     return CaptionedMoment(str(content["clip_id"]), str(content["vid_name"]), start, end, tuple(captions))
 
 
-def caption_clips(start: float, end: float, clip_interval: float, clips: int) -> tuple[int, int]:
-    """First clip of a moment and the clip after its last one: what the decoder reads (the authors' rule, at least one clip).
-
-    Args:
-        start, end: in seconds; a moment that starts after the last clip gets that clip.
-        clip_interval: seconds per clip.
-        clips: of the video; the moment is cut to it.
-    """
-    first = min(math.floor(start / clip_interval), clips - 1)
-    return first, min(max(round(end / clip_interval), first + 1), clips)
-
-
 @dataclass(frozen=True)
 class EncodedMoment:
     """A captioned moment as the model reads it.
@@ -148,7 +136,7 @@ def build_caption_corpus(
             videos[name] = CaptionVideo(name, build_input(features[name], spoken[name], tokenizer, config))
         video = videos[name]
         clips = len(video.input.features)
-        first, stop = caption_clips(moment.start, moment.end, config.clip_interval, clips)
+        first, stop = moment_span(moment.start, moment.end, config.clip_interval, clips)
         captions = tuple(tokenizer.encode(text) for text in moment.captions)
         reachable = moment.start < clips * config.clip_interval
         video.moments.append(EncodedMoment(moment, first, stop, captions, reachable))

@@ -58,19 +58,33 @@ class HeroWithText(HeroEncoders):
         Raises:
             InputError: the videos were packed without texts.
         """
-        if not isinstance(packed.temporal, TextTemporalRows):
-            raise InputError("The videos were packed without texts; pass texts to pack_videos.")
-        hidden = self.cross_modal(**self.cross_modal_inputs(packed))
+        _require_texts(packed)
         rows = self.tensors(packed.temporal.arrays())
-        token_ids, positions = rows["token_ids"], rows["position_ids"]
+        return self.embed_rows(rows["frame_features"], rows["position_ids"], rows["token_ids"], self.matched(packed))
+
+    def embed_rows(self, frame_features: Tensor, position_ids: Tensor, token_ids: Tensor, matched: Tensor) -> Tensor:
+        """``embed_with_text`` on tensors; see ``hero_sdk.rows.TextTemporalRows`` for them: (R, S, hidden)."""
         # A slot looks up both tables, and a text may be longer than the one, a video than the other.
         last_frame, last_token = (
             table.num_embeddings - 1 for table in (self.temporal.position, self.cross_modal.text.position)
         )
-        matched = self.regroup(packed, hidden)
-        frames = self.temporal.embed(rows["frame_features"], matched, positions.clamp(max=last_frame))
-        words = self.cross_modal.text(token_ids.clamp(min=0), positions.clamp(max=last_token))
+        frames = self.temporal.embed(frame_features, matched, position_ids.clamp(max=last_frame))
+        words = self.cross_modal.text(token_ids.clamp(min=0), position_ids.clamp(max=last_token))
         return torch.where(token_ids[..., None] >= 0, words, frames)
+
+    def encode_rows(
+        self, frame_features: Tensor, position_ids: Tensor, segment_ids: Tensor, token_ids: Tensor, matched: Tensor
+    ) -> Tensor:
+        """Stage 2 over frames and text; see ``hero_sdk.rows.TextTemporalRows`` for the inputs.
+
+        Args:
+            matched: (R, S, hidden) stage-1 output of each frame, zero where no subtitle owns it.
+
+        Returns:
+            (R, S, hidden): clip embeddings in the slots of frames.
+        """
+        embedded = self.embed_rows(frame_features, position_ids, token_ids, matched)
+        return run_layers(self.temporal.layers, embedded, segment_mask(segment_ids))
 
     def encode_with_text(self, packed: PackedVideos) -> tuple[Tensor, Tensor]:
         """Both stages: each video's clips (V, L, hidden), zero beyond its end, and their mask (V, L) bool.
@@ -78,9 +92,14 @@ class HeroWithText(HeroEncoders):
         Raises:
             InputError: the videos were packed without texts.
         """
-        segment_ids = self.tensors({"segment_ids": packed.temporal.segment_ids})["segment_ids"]
-        embedded = self.embed_with_text(packed)
-        return self.unpack(packed, run_layers(self.temporal.layers, embedded, segment_mask(segment_ids)))
+        _require_texts(packed)
+        rows = self.tensors(packed.temporal.arrays())
+        return self.unpack(packed, self.encode_rows(**rows, matched=self.matched(packed)))
+
+
+def _require_texts(packed: PackedVideos) -> None:
+    if not isinstance(packed.temporal, TextTemporalRows):
+        raise InputError("The videos were packed without texts; pass texts to pack_videos.")
 
 
 def pool(scores: Tensor, hidden: Tensor, mask: Tensor, dim: int) -> Tensor:
@@ -132,11 +151,25 @@ class HeroForQuestionAnswering(HeroWithText):
                 )
         clips, mask = self.encode_with_text(packed)
         clips, mask = clips.unflatten(0, (-1, answers)), mask.unflatten(0, (-1, answers))
+        return self.head(clips, mask[:, 0], mask.any(dim=2))
+
+    def head(self, clips: Tensor, clip_mask: Tensor, answer_mask: Tensor) -> AnswerOutput:
+        """From the clips of a video, encoded once with each answer, to logits.
+
+        Args:
+            clips: (Q, A, L, hidden).
+            clip_mask: (Q, L) bool, False beyond a video's end.
+            answer_mask: (Q, A) bool, False where a question has fewer answers than others.
+
+        Returns:
+            The logits; ``MASKED_LOGIT`` for answers that a question has not.
+        """
+        mask = answer_mask[:, :, None] & clip_mask[:, None]
         answer = self.answer(pool(self.answer_pool(clips), clips, mask, dim=2)).squeeze(-1)
         edges = self.span(pool(self.span_pool(clips), clips, mask, dim=1)).masked_fill(
-            ~mask[:, 0, :, None], MASKED_LOGIT
+            ~clip_mask[:, :, None], MASKED_LOGIT
         )
-        return AnswerOutput(answer, *edges.unbind(dim=-1))
+        return AnswerOutput(answer.masked_fill(~answer_mask, MASKED_LOGIT), *edges.unbind(dim=-1))
 
 
 class HeroForStatements(HeroWithText):
@@ -155,5 +188,8 @@ class HeroForStatements(HeroWithText):
         Raises:
             InputError: the videos were packed without texts.
         """
-        clips, mask = self.encode_with_text(packed)
-        return self.truth(pool(self.truth_pool(clips), clips, mask, dim=1)).squeeze(-1)
+        return self.head(*self.encode_with_text(packed))
+
+    def head(self, clips: Tensor, clip_mask: Tensor) -> Tensor:
+        """Logits (V,) from the clips of videos, encoded with a statement each: (V, L, hidden), (V, L) bool."""
+        return self.truth(pool(self.truth_pool(clips), clips, clip_mask, dim=1)).squeeze(-1)

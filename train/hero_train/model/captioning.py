@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hero_sdk.errors import InputError
 from hero_sdk.rows import PackedVideos
+from hero_sdk.sentence_search import BeamConfig, beam_search, greedy_search
 from hero_sdk.types import FloatArray, IntArray
 from hero_train.config import CaptioningConfig
-from hero_train.decoding import BeamConfig, beam_search, greedy_search
 from hero_train.model.hero import HeroEncoders
 from hero_train.model.language import LanguageHead
 from hero_train.model.layers import Attention, TransformerLayer
@@ -229,7 +229,7 @@ class CachedStep:
 
     @torch.no_grad()
     def __call__(self, tokens: IntArray, position: int, source: IntArray) -> FloatArray:
-        """See ``hero_train.decoding.Step``."""
+        """See ``hero_sdk.sentence_search.Step``."""
         if not np.array_equal(source, np.arange(len(self._cache))):
             rows = torch.from_numpy(source).to(self._cache.device)
             self._cache, self._memory, self._clip_mask = (

@@ -37,7 +37,7 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, token_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """(R, S), (R, S) -> (R, S, hidden)."""
+        """(R, S), (R, S) or (S,) -> (R, S, hidden)."""
         summed = self.word(token_ids) + self.position(position_ids) + self.token_type.weight[MODALITY_TYPE]
         return self.dropout(self.norm(summed))
 
@@ -97,9 +97,7 @@ class CrossModalEncoder(nn.Module):
 
     def encode_text(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """Encode text without frames, one sequence per row: (Q, T), (Q, T) -> (Q, T, hidden)."""
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device, dtype=token_ids.dtype).expand_as(
-            token_ids
-        )
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device, dtype=token_ids.dtype)
         return run_layers(self.layers, self.text(token_ids, positions), segment_mask(segment_ids))
 
 

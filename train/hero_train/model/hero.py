@@ -65,8 +65,11 @@ class HeroEncoders(nn.Module):
 
     def encode_videos(self, packed: PackedVideos) -> Tensor:
         """Both stages on a packed batch: clip embeddings in temporal rows, (R, S, hidden)."""
-        hidden = self.cross_modal(**self.cross_modal_inputs(packed))
-        return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.regroup(packed, hidden))
+        return self.temporal(**self.tensors(packed.temporal.arrays()), matched=self.matched(packed))
+
+    def matched(self, packed: PackedVideos) -> Tensor:
+        """Stage 1, and its output brought to the slots of stage 2: (R, S, hidden)."""
+        return self.regroup(packed, self.cross_modal(**self.cross_modal_inputs(packed)))
 
     def cross_modal_inputs(self, packed: PackedVideos) -> dict[str, Tensor]:
         """What stage 1 reads, with frame tables no longer than the fullest row needs.

@@ -48,7 +48,10 @@ class MomentHead(nn.Module):
         Returns:
             Start and end logits, (Q, V, L) each, ``MASKED_LOGIT`` beyond the end.
         """
-        similarity = torch.einsum("qh,vlh->qvl", span_vectors, clips * clip_mask[..., None])
+        return self.edge_logits(torch.einsum("qh,vlh->qvl", span_vectors, clips * clip_mask[..., None]), clip_mask)
+
+    def edge_logits(self, similarity: Tensor, clip_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Start and end logits from the products of span vectors and clips, zero beyond a video's end: twice (..., L)."""
         flat = similarity.reshape(-1, 1, similarity.shape[-1])
         start, end = (conv(flat).view_as(similarity) for conv in (self.start, self.end))
         return start.masked_fill(~clip_mask, MASKED_LOGIT), end.masked_fill(~clip_mask, MASKED_LOGIT)

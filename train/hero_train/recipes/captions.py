@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import TextTokenizer
 from hero_train import submissions
 from hero_train.data.captions import (
@@ -20,7 +21,6 @@ from hero_train.data.captions import (
     read_captioned_moments,
 )
 from hero_train.data.features import VideoFeatures
-from hero_train.decoding import BeamConfig
 from hero_train.evaluate_captions import evaluate_captions, write_captions
 from hero_train.evaluation import Evaluation
 from hero_train.model.captioning import HeroForCaptioning

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_sdk.errors import InputError
+from hero_sdk.sentence_search import END_ID, BeamConfig, Sentence, beam_search, greedy_search
 from hero_sdk.tokens import BEGIN_ID
-from hero_train.decoding import END_ID, BeamConfig, Sentence, beam_search, greedy_search
 
 Prefix = tuple[int, ...]
 VOCABULARY = 4
