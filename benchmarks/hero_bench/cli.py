@@ -124,6 +124,9 @@ def training(
     rounds: Annotated[int, typer.Option(help="How often each format goes through its layouts.")] = 8,
     max_seconds: Annotated[float, typer.Option(help="For the measuring of everything; cuts rounds.")] = 600,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch; default: one per core.")] = None,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="With --threads 1: for a machine that others use, too.")
+    ] = False,
     lengths: Annotated[
         Path | None, typer.Option(help="Measured lengths of videos (JSONL) instead of drawn ones.")
     ] = None,
@@ -149,6 +152,7 @@ def training(
         rounds=rounds,
         max_seconds=max_seconds,
         threads=threads,
+        processor_time=processor_time,
         lengths=lengths,
         lengths_of=lengths_of,
         tokenizer=tokenizer,

@@ -69,6 +69,8 @@ class TrainingSettings:
         rounds: how often each precision goes through its variants.
         max_seconds: for warm-up and rounds of everything; a round that would end later does not begin, but for the first.
         threads: None for one per core.
+        processor_time: time by the processor time of this process, on one thread: for a machine that others use, too, where the
+            time on the clock says how long they let one wait.
         lengths: file of measured lengths; None draws them, see ``hero_bench.lengths``.
         lengths_of: subtitles to measure, with the ``tokenizer`` to do it by; see ``hero_bench.lengths.measure_lengths``.
         tokenizer: file, folder or hub id.
@@ -83,6 +85,7 @@ class TrainingSettings:
     rounds: int = 8
     max_seconds: float = 600.0
     threads: int | None = None
+    processor_time: bool = False
     lengths: Path | None = None
     lengths_of: Path | None = None
     tokenizer: str | None = None
@@ -98,6 +101,10 @@ class TrainingSettings:
             raise InputError(f"max_seconds is {self.max_seconds:g}; expected more than 0.")
         if unknown := [name for name in self.precisions if name not in PRECISIONS]:
             raise InputError(f"There are no precisions {unknown}; expected some of {', '.join(PRECISIONS)}.")
+        if self.processor_time and self.threads != 1:
+            raise InputError(
+                "Processor time adds up over threads, their waiting for one another included; expected 1 thread with it."
+            )
         if self.lengths is not None and self.lengths_of is not None:
             raise InputError(
                 "Both lengths and lengths_of are given; expected measured lengths or subtitles to measure."
@@ -248,6 +255,7 @@ def measure_training(settings: TrainingSettings, on_stage: Stage | None = None) 
             "batches": settings.batches,
             "rounds": settings.rounds,
             "threads": threads,
+            "time": "processor" if settings.processor_time else "clock",
             "lengths": "drawn" if settings.lengths is None and settings.lengths_of is None else "measured",
             "seed": settings.seed,
         },
@@ -315,9 +323,10 @@ def _steps(learner: Learner, variants: dict[str, Encode], batches: Sequence[Trai
 def _measure(
     cases: Sequence[Case], deviations: Sequence[dict[str, Deviation]], settings: TrainingSettings, begin: Stage
 ) -> Iterator[CaseResult]:
-    end = time.perf_counter() + settings.max_seconds
+    clock = time.process_time if settings.processor_time else time.perf_counter
+    end = clock() + settings.max_seconds
     for number, (case, deviation) in enumerate(zip(cases, deviations, strict=True)):
         begin(f"Measuring: {case.name}")
-        left = max(0.0, end - time.perf_counter()) / (len(cases) - number)
-        durations = measure(case, rounds=settings.rounds, seconds=left, round_seconds=0.0)
+        left = max(0.0, end - clock()) / (len(cases) - number)
+        durations = measure(case, rounds=settings.rounds, seconds=left, round_seconds=0.0, clock=clock)
         yield CaseResult(case, deviation, durations)

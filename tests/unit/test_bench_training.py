@@ -211,6 +211,7 @@ def test_the_command_measures_and_writes(run: Run, tmp_path: Path) -> None:
         (["--batches", "0"], "batches is 0"),
         (["--rounds", "0"], "rounds is 0"),
         (["--threads", "0"], "threads is 0"),
+        (["--processor-time", "--threads", "2"], "expected 1 thread"),
         (["--max-seconds", "0"], "max_seconds is 0"),
         (["--precision", "int8"], "no precisions ['int8']"),
         (["--slots", "no"], "--slots is 'no'"),

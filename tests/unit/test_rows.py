@@ -368,10 +368,10 @@ def test_empty_rows_of_frame_tables_are_not_projected(model: HeroModel) -> None:
     words = np.array([2, 9, 11], np.int32)
     segments = [Segment(np.array(frames, np.int32), words) for frames in ([0, 1, 2], [3], [4, 5])]
     video = VideoInput(rng.standard_normal((6, 5), dtype=np.float32), tuple(segments))
-    packed = pack_videos([video], RowGeometry(12, 10, 8, 8))  # six slots and seven, and then three and three frames
+    packed = pack_videos([video], RowGeometry(12, 10, 8, 8))  # of six and five slots, and of four: five frames, and one
     shown = model.cross_modal_inputs(packed)["frame_features"]
     assert packed.cross_modal.frame_features.shape == (2, 10, 5)
-    assert shown.shape == (2, 3, 5)
+    assert shown.shape == (2, 5, 5)
     with torch.inference_mode():
         found = model.cross_modal(**model.cross_modal_inputs(packed))
         expected = model.cross_modal(**model.tensors(packed.cross_modal.arrays()))
