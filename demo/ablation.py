@@ -56,9 +56,9 @@ SIZES = {
         ("optimisation.steps=300", "sampling.videos=16", "evaluate_every=0"),
     ),
     "small": Size(
-        (24, 2, 4),
-        ("optimisation.steps=3", "optimisation.warmup=1", "sampling.videos=4"),
-        ("optimisation.steps=3", "optimisation.warmup=1", "sampling.videos=4", "evaluate_every=0"),
+        (6, 1, 2),
+        ("optimisation.steps=2", "optimisation.warmup=1", "sampling.videos=4"),
+        ("optimisation.steps=2", "optimisation.warmup=1", "sampling.videos=4", "evaluate_every=0"),
     ),
 }
 

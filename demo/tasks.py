@@ -62,9 +62,9 @@ SIZES = {
         {"retrieval": ("optimisation.steps=700", "optimisation.learning_rate=1.5e-3", "evaluate_every=350")},
     ),
     "small": Size(
-        (24, 2, 4),
+        (6, 1, 2),
         {
-            "all": ("optimisation.steps=4", "optimisation.warmup=1"),
+            "all": ("optimisation.steps=2", "optimisation.warmup=1"),
             "pretraining": ("sampling.videos=4",),
             "retrieval": ("sampling.videos=4", "evaluate_every=0"),
             "questions": ("sampling.items=2", "evaluate_every=0"),
