@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from safetensors.numpy import load_file
 from typer.main import get_command
 
 from hero_export.cli import app
@@ -144,8 +145,11 @@ def test_a_dry_run_says_before_how_large_the_graphs_will_be(exported: Exported, 
     for name, (data, _) in content(exported.bundle).items():
         if planned[name].exact:
             assert planned[name].bytes == len(data)
+    weights = load_file(exported.checkpoint / "model.safetensors")
+    tables = sum(table.nbytes for name, table in weights.items() if "position" in name or "token_type" in name)
     for name in GRAPHS:
         weights = onnx.load(str(exported.bundle / "graphs" / f"{name}.onnx")).graph.initializer
         size = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
-        assert planned[f"graphs/{name}.onnx"].bytes == pytest.approx(size, rel=0.02)
+        # What folding may take away: types go into positions, and of positions that are always the same only those remain.
+        assert 0.98 * size <= planned[f"graphs/{name}.onnx"].bytes <= 1.02 * size + tables
     assert not list(tmp_path.iterdir())
