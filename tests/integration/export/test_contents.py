@@ -138,6 +138,10 @@ def test_the_script_makes_the_same_bytes_again(exported: Exported, tmp_path: Pat
     assert {name: data for name, (data, _) in again.items()} == {name: data for name, (data, _) in made.items()}
 
 
+SHAPES = 256
+"""Bytes of the small constants of a graph, such as shapes, which a dry run does not count."""
+
+
 def test_a_dry_run_says_before_how_large_the_graphs_will_be(exported: Exported, tmp_path: Path) -> None:
     plan = plan_export(exported.checkpoint, tmp_path / "bundle", geometry=GEOMETRY, max_batch=MAX_BATCH)
     planned = {file.path: file for file in plan.files}
@@ -151,5 +155,5 @@ def test_a_dry_run_says_before_how_large_the_graphs_will_be(exported: Exported, 
         weights = onnx.load(str(exported.bundle / "graphs" / f"{name}.onnx")).graph.initializer
         size = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
         # What folding may take away: types go into positions, and of positions that are always the same only those remain.
-        assert 0.98 * size <= planned[f"graphs/{name}.onnx"].bytes <= 1.02 * size + tables
+        assert size - SHAPES <= planned[f"graphs/{name}.onnx"].bytes <= size + tables + SHAPES
     assert not list(tmp_path.iterdir())
