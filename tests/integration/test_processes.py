@@ -26,18 +26,18 @@ from tests.tiny_training import VIDEOS, run_settings, write_training_set
 pytestmark = pytest.mark.slow  # Pairs of processes import torch.
 
 WORLD = 2
-STEPS = 6
-LONG = 16
+STEPS = 4
+LONG = 8
 
 ROUNDING = 1e-4
 """Of a weight after some steps: Adam enlarges a rounding where a gradient is next to nothing."""
 
 
 def retrieval(**changes: Any) -> dict[str, Any]:
-    content = test_training.settings(checkpoint_every=2, evaluate_every=4, **changes)
+    content = test_training.settings(checkpoint_every=2, evaluate_every=3, **changes)
     content["model"]["hidden_dropout"] = 0.0
     content["sampling"] = {"videos": len(VIDEOS) // WORLD, "queries_per_video": 3, "spoken_per_video": 1}
-    content["optimisation"] |= {"steps": STEPS, "accumulation": 2, "hard_negatives_after": 3}
+    content["optimisation"] |= {"steps": STEPS, "accumulation": 2, "hard_negatives_after": 2}
     content["loss"]["ranking"] = "hinge"
     return content
 
@@ -55,7 +55,7 @@ def pretraining(**changes: Any) -> dict[str, Any]:
 
 def with_dropout(**changes: Any) -> dict[str, Any]:
     """A run that is long enough to be killed, in which chance has a say."""
-    content = retrieval(**changes)
+    content = retrieval(**changes) | {"evaluate_every": 0}
     content["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
     content["optimisation"] |= {"steps": LONG, "accumulation": 1}
     return content
@@ -70,8 +70,7 @@ def impatient(**changes: Any) -> dict[str, Any]:
 
 RUNS = {
     "ddp": retrieval(),
-    "fsdp": retrieval(distributed="fsdp"),
-    "fsdp-recomputed": retrieval(distributed="fsdp", activation_checkpointing=True),
+    "fsdp": retrieval(distributed="fsdp", activation_checkpointing=True),
     "pretraining-ddp": pretraining(),
     "pretraining-fsdp": pretraining(distributed="fsdp"),
     "impatient": impatient(),
@@ -140,9 +139,12 @@ def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     ],
 )
 def test_two_processes_train_as_one_with_as_many_videos(runs: Path, name: str, alone: str) -> None:
-    """Over six steps of two batches, with warm-up, clipping, and hard negatives from the third step on."""
+    """Over four steps of two batches, with warm-up, clipping, and hard negatives from the third step on.
+
+    The run with sharded weights also computes its activations again instead of keeping them.
+    """
     assert furthest(weights(runs / name), weights(runs / alone)) < ROUNDING
-    moved = furthest(weights(runs / alone), weights(runs / alone, "steps/step-000004/model.safetensors"))
+    moved = furthest(weights(runs / alone), weights(runs / alone, "steps/step-000002/model.safetensors"))
     assert moved > 10 * ROUNDING, "the weights hardly move, so their being alike shows nothing"
     losses, expected = (entries(runs / output, "loss") for output in (name, alone))
     assert losses.keys() == expected.keys() == {STEPS}
@@ -152,7 +154,7 @@ def test_two_processes_train_as_one_with_as_many_videos(runs: Path, name: str, a
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_evaluations_are_those_of_one_process_and_the_last_step_has_one(runs: Path, name: str) -> None:
     found, expected = (entries(runs / output, "validation") for output in (name, "alone"))
-    assert list(found) == [4, STEPS]
+    assert list(found) == [3, STEPS]
     assert found == expected
     results = [json.loads((runs / output / "results.json").read_text(encoding="utf-8")) for output in (name, "alone")]
     assert results[0] == results[1]
@@ -166,16 +168,12 @@ def test_the_moments_of_sharded_weights_are_kept_whole(runs: Path) -> None:
 
 
 def test_one_process_goes_on_with_the_state_that_two_with_sharded_weights_left(folder: Path, runs: Path) -> None:
-    shutil.copytree(runs / "fsdp" / "steps" / "step-000004", runs / "onward" / "steps" / "step-000004")
+    shutil.copytree(runs / "fsdp", runs / "onward")
+    shutil.rmtree(runs / "onward" / "steps" / f"step-{STEPS:06d}")
     content = yaml.safe_load((folder / "alone.yaml").read_text(encoding="utf-8")) | {"output": "runs/onward"}
     (folder / "onward.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     run_all(folder, ["onward"], True, 0, 1)
     assert furthest(weights(runs / "onward"), weights(runs / "alone")) < ROUNDING
-
-
-def test_sharded_weights_and_activation_checkpointing_go_together(runs: Path) -> None:
-    file = "checkpoint/model.safetensors"
-    assert (runs / "fsdp" / file).read_bytes() == (runs / "fsdp-recomputed" / file).read_bytes()
 
 
 def test_patience_ends_the_run_in_all_processes(runs: Path) -> None:
@@ -192,7 +190,7 @@ def resumed(folder: Path, runs: Path, tmp_path_factory: pytest.TempPathFactory) 
 
         def is_on_its_way(steps: Path = output / "steps") -> bool:
             state = latest_state(steps)
-            return state is not None and state.name >= "step-000004"
+            return state is not None and state.name >= "step-000002"
 
         work = functools.partial(run_all, folder, [f"broken-{kind}"], False)
         killed(work, WORLD, tmp_path_factory.mktemp("killed"), is_on_its_way)
