@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from hero_sdk.errors import HeroError, MissingPackageError
 from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
 from hero_train import cli, submissions, training
@@ -27,6 +30,7 @@ from hero_train.metrics_answers import measure_questions, measure_statements
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroEncoders, HeroModel
+from hero_train.recipes import captions
 from hero_train.run_config import load_config
 from tests.tiny_training import STEPS, forget_the_last_run, load_run, read_log
 
@@ -177,6 +181,47 @@ def test_eval_prints_and_writes_what_the_run_did(trained: Trained, tmp_path: Pat
     assert json.loads(out.read_text(encoding="utf-8")) == trained.results
     assert trained.printed == f"{result.stdout}The checkpoint is {trained.output / 'checkpoint'}.\n"
     assert all(name in result.stdout for name in (*trained.results["validation"]["metrics"], "validation: "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "test"], r"has no data\.test; there is train, validation"),
+        (["--split", "validation", "--checkpoint", "nowhere"], r"nowhere has no config\.json|nowhere is not a folder"),
+        (["--split", "validation", "--set", "data.validation=missing.jsonl"], "There is no annotation file"),
+    ],
+)
+def test_eval_says_what_is_not_there(trained: Trained, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.app, ["eval", str(trained.output / "config.yaml"), *arguments])
+    assert isinstance(result.exception, HeroError)
+    assert re.search(message, str(result.exception))
+
+
+def test_eval_finds_out_at_once_that_it_cannot_write(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "nowhere" / "metrics.json"
+    result = CliRunner().invoke(cli.app, ["eval", str(trained.output / "config.yaml"), "--out", str(out)])
+    assert result.exit_code == 2
+    assert "There is no folder" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_pretraining_cannot_be_judged(training_set: Path) -> None:
+    load_run(training_set, "pretraining")
+    result = CliRunner().invoke(cli.app, ["eval", str(training_set / "pretraining.yaml")])
+    assert "is a run of pretraining, which has no annotations to evaluate on" in str(result.exception)
+
+
+def test_a_run_of_captions_without_scorers_ends_before_it_begins(
+    training_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider", None)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
+    overrides = (f"output={tmp_path / 'run'}", "optimisation.steps=1", "sampling.videos=2")
+    with pytest.raises(MissingPackageError, match=r'pip install "hero-video-sdk\[captions\]"'):
+        captions.run(load_run(training_set, "captions", *overrides))
+    assert not (tmp_path / "run").exists()
+    # Nothing is scored here.
+    captions.run(load_run(training_set, "captions", *overrides, "data.validation=null"))
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -90,6 +90,15 @@ def score_captions(
     }
 
 
+def check_scorers() -> None:
+    """Find out before a run, and not at its first evaluation, that captions cannot be scored.
+
+    Raises:
+        MissingPackageError: ``pycocoevalcap`` is not installed.
+    """
+    _scorers("cider")
+
+
 def _checked(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Tokenised:
     if not references:
         raise DataError("There is no caption to score: the references are empty. Pass the captions of a split.")

@@ -22,6 +22,14 @@ RunFile = Annotated[Path, typer.Argument(help="YAML file of a run, such as the c
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder; by default the run's own.")]
 SplitName = Annotated[str, typer.Option(help="train, validation or test.")]
 
+
+def _in_a_folder(out: Path | None) -> Path | None:
+    """Refuse a file to write whose folder is not there, before anything that takes its time."""
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"There is no folder {out.parent}; make it first.")
+    return out
+
+
 app = typer.Typer(help="Train a HERO and evaluate it.", no_args_is_help=True, add_completion=False)
 
 
@@ -64,7 +72,9 @@ def evaluate(
     checkpoint: Checkpoint = None,
     split: SplitName = "test",
     override: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=_in_a_folder, help="Write the metrics to this JSON file.")
+    ] = None,
 ) -> None:
     """Judge a checkpoint on a split of a run's data."""
     settings = _fine_tuning(config, override, split)
@@ -77,7 +87,12 @@ def evaluate(
 @app.command()
 def predict(
     config: RunFile,
-    out: Annotated[Path, typer.Option(help="The file to write, in the form that TVR's and VALUE's evaluations take.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            callback=_in_a_folder, help="The file to write, in the form that TVR's and VALUE's evaluations take."
+        ),
+    ],
     checkpoint: Checkpoint = None,
     split: SplitName = "test",
     override: Overrides = None,
@@ -110,7 +125,7 @@ def _recipe(task: str) -> Any:
 @app.command()
 def tokenizer(
     texts: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line.")],
-    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
+    out: Annotated[Path, typer.Option(callback=_in_a_folder, help="The tokenizer.json to write.")],
     vocabulary: Annotated[int, typer.Option(min=300, help="Number of token ids.")] = 2000,
 ) -> None:
     """Train a byte-level BPE tokenizer of RoBERTa's kind on texts."""

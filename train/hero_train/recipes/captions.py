@@ -13,6 +13,7 @@ from rich.console import Console
 from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import TextTokenizer
 from hero_train import submissions
+from hero_train.caption_metrics import check_scorers
 from hero_train.data.captions import (
     CaptionedMoment,
     CaptionSampler,
@@ -33,6 +34,8 @@ from hero_train.training import RunResult, Session
 def run(config: CaptionRunConfig, *, resume: bool = False, console: Console | None = None) -> RunResult:
     """Train and evaluate; arguments and errors as in ``recipes.retrieval``."""
     session = Session(config, resume, console)
+    if len(config.data.annotations()) > 1:
+        check_scorers()
     moments = {split: read_captioned_moments(path) for split, path in config.data.annotations().items()}
     trained_on = [moment.video_id for moment in moments["train"]]
     texts = [caption for moment in moments["train"] for caption in moment.captions]
