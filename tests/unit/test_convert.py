@@ -321,7 +321,7 @@ def test_weights_that_are_not_finite(folder: Path, tmp_path: Path, value: float)
 
 
 def test_the_manual_says_what_every_file_becomes() -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    manual = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     table = [line for line in manual.splitlines() if line.startswith("| ") and "`Hero" in line]
     assert len(table) == len(MODEL_CLASSES)
     for task, model_class in MODEL_CLASSES.items():
