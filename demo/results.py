@@ -38,16 +38,17 @@ CAPTIONS = {
 def main(
     work: Annotated[Path, typer.Option(help="Folder with results.json and ablation.json.")] = WORK,
     out: Annotated[Path, typer.Option(help="The document to write.")] = ROOT / "docs" / "results.md",
+    note: Annotated[str, typer.Option(help="What a reader must know of how this was measured.")] = "",
 ) -> None:
     """Write the results document."""
     tasks, ablation = (
         json.loads((work / name).read_text(encoding="utf-8")) for name in ("results.json", "ablation.json")
     )
-    out.write_text(document(tasks, ablation), encoding="utf-8")
+    out.write_text(document(tasks, ablation, note), encoding="utf-8")
     typer.echo(f"Wrote {out.name}.")
 
 
-def document(tasks: Mapping[str, Any], ablation: Mapping[str, Any]) -> str:
+def document(tasks: Mapping[str, Any], ablation: Mapping[str, Any], note: str = "") -> str:
     """The document in Markdown."""
     found, runs = tasks["tasks"], ablation["runs"]
     loader = jinja2.FileSystemLoader(HERE)
@@ -55,6 +56,7 @@ def document(tasks: Mapping[str, Any], ablation: Mapping[str, Any]) -> str:
     return template.get_template("results.md.jinja").render(
         episodes=tasks["episodes"],
         minutes=tasks["minutes"],
+        note=note,
         counts={task: result["counts"] for task, result in found.items()},
         recalls=list(RECALLS.values()),
         scores=list(SCORES),
