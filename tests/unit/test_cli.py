@@ -250,7 +250,7 @@ def test_a_bundle_is_shown(run: Run, bundle: Path) -> None:
     assert done.out == (bundle / MANIFEST_FILE).read_text()
     shown = run("info", bundle)
     assert (shown.code, shown.err) == (0, "")
-    for fact in ("vcmr", "tiny-0", "one per 1.5 s", "up to 16 clips", "mean colour", "3 to 16 clips"):
+    for fact in ("retrieval", "tiny-0", "one per 1.5 s", "up to 16 clips", "mean colour", "3 to 16 clips"):
         assert fact in shown.out
     for graph in ("frames", "cross_modal", "temporal", "query", "moment"):
         assert any(line.split()[:3] == [graph, "fp32", "4"] for line in shown.out.splitlines())
