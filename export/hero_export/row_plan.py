@@ -29,8 +29,8 @@ STEP = 8
 SLOTS = (64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Slots of a row that are tried."""
 
-MOST_CUT = 0.001
-"""Largest share of tokens that a proposed shape may cut."""
+MOST_LOST = 0.001
+"""Largest share of tokens that a proposed shape may cut, and of subtitles that it may split."""
 
 MORE_ROWS = 1.02
 """How many more rows a shorter frame table may cost; it is read and projected whole, however few frames are in it."""
@@ -49,6 +49,7 @@ class Candidate:
         empty: share of their slots that hold nothing.
         empty_frames: share of the frame tables that holds nothing; None where rows have no such table.
         cut: share of tokens, or of texts, that do not fit and are cut.
+        split: share of subtitles that are read in pieces, since a row has no room for all their frames; None as above.
         work: arithmetic of the rows, beside that of the proposed shape.
         proposed: whether this one is.
     """
@@ -58,8 +59,14 @@ class Candidate:
     empty: float
     empty_frames: float | None
     cut: float
+    split: float | None
     work: float
     proposed: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The larger of what is cut and what is split: either way the model reads something else."""
+        return max(self.cut, self.split or 0.0)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,16 @@ class RowPlan:
 
 def _table(title: str, candidates: Sequence[Candidate]) -> Table:
     names = list(candidates[0].options)
-    columns = (*(name.replace("_", " ") for name in names), "rows", "empty slots", "empty frames", "cut", "work", "")
+    columns = (
+        *(name.replace("_", " ") for name in names),
+        "rows",
+        "empty slots",
+        "empty frames",
+        "cut",
+        "split",
+        "work",
+        "",
+    )
     rows = [
         [
             *(str(one.options[name]) for name in names),
@@ -125,6 +141,7 @@ def _table(title: str, candidates: Sequence[Candidate]) -> Table:
             f"{one.empty:.1%}",
             "" if one.empty_frames is None else f"{one.empty_frames:.1%}",
             f"{one.cut:.2%}",
+            "" if one.split is None else f"{one.split:.2%}",
             f"{one.work:.2f}",
             "proposed" if one.proposed else "",
         ]
@@ -226,6 +243,7 @@ def _plan_texts(lengths: CorpusLengths, config: HeroConfig) -> tuple[tuple[Candi
             empty=float(1 - np.minimum(tokens, size).sum() / (len(tokens) * size)),
             empty_frames=None,
             cut=float((tokens > size).mean()),
+            split=None,
             work=_layer_work(config, size) * len(tokens),
         )
         for size in sizes
@@ -247,21 +265,26 @@ def _plan_cross_modal(groups: list[list[_Reading]], config: HeroConfig, query_to
     for slots in sizes:
         longest = min(slots, config.frame_positions)
         whole = _pack_cross_modal(groups, config, slots, longest)
-        # The shortest table that costs hardly any row.
+        # The shortest table that costs hardly any row and splits hardly any subtitle.
         tables = (_pack_cross_modal(groups, config, slots, frames) for frames in _multiples(STEP, longest))
-        measured.append(next((one for one in tables if one.rows <= MORE_ROWS * whole.rows), whole))
+        fitting = (
+            one for one in tables if one.rows <= MORE_ROWS * whole.rows and one.loss <= max(MOST_LOST, whole.loss)
+        )
+        measured.append(next(fitting, whole))
     return _proposed(measured)
 
 
 def _pack_cross_modal(groups: list[list[_Reading]], config: HeroConfig, slots: int, frames: int) -> Candidate:
     geometry = RowGeometry(slots=slots, frames=frames)
-    rows = used = used_frames = tokens = kept = 0
+    rows = used = used_frames = tokens = kept = segments = split = 0
     for group in groups:
         sizes = []
         for reading in group:
             for owned, said in reading.window.segments:
                 pieces = piece_sizes(owned, said, reading.text, geometry)
                 sizes += [(count + own + reading.text, count) for count, own in pieces]
+                segments += 1
+                split += len(pieces) > 1
                 tokens += said * len(pieces)
                 kept += sum(own for _, own in pieces)
         rows += max(first_fit(sizes, (slots, frames)), default=0) + 1
@@ -274,6 +297,7 @@ def _pack_cross_modal(groups: list[list[_Reading]], config: HeroConfig, slots: i
         empty=1 - used / (rows * slots),
         empty_frames=1 - used_frames / (rows * frames),
         cut=1 - kept / tokens if tokens else 0.0,
+        split=split / segments if segments else 0.0,
         work=rows * work,
     )
 
@@ -288,7 +312,9 @@ def _plan_temporal(groups: list[list[_Reading]], config: HeroConfig, query_token
             rows += max(first_fit(sizes, (slots,))) + 1
             used += sum(size for (size,) in sizes)
         work = config.temporal_layers * _layer_work(config, slots) + slots * config.feature_dim * config.hidden_size
-        measured.append(Candidate({"temporal_slots": slots}, rows, 1 - used / (rows * slots), None, 0.0, rows * work))
+        measured.append(
+            Candidate({"temporal_slots": slots}, rows, 1 - used / (rows * slots), None, 0.0, None, rows * work)
+        )
     return _proposed(measured)
 
 
@@ -299,9 +325,9 @@ def _layer_work(config: HeroConfig, slots: int) -> float:
 
 
 def _proposed(measured: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates with their work beside that of the one that is proposed: the least among those that cut hardly anything."""
-    least = min(one.cut for one in measured)
-    best = min((one for one in measured if one.cut <= max(MOST_CUT, least)), key=lambda one: one.work)
+    """The candidates with their work beside that of the one that is proposed: the least among those that lose hardly anything."""
+    least = min(one.loss for one in measured)
+    best = min((one for one in measured if one.loss <= max(MOST_LOST, least)), key=lambda one: one.work)
     return tuple(dataclasses.replace(one, work=one.work / best.work, proposed=one is best) for one in measured)
 
 
@@ -316,7 +342,7 @@ def _padded_empty(groups: list[list[_Reading]]) -> float:
 
 def _holding(sizes: Sequence[int], step: int) -> int:
     """The smallest multiple of ``step`` that cuts hardly any of these."""
-    return _rounded(float(np.quantile(sizes, 1 - MOST_CUT)), step)
+    return _rounded(float(np.quantile(sizes, 1 - MOST_LOST)), step)
 
 
 def _rounded(size: float, step: int = STEP) -> int:

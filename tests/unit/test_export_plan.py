@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from hero_export import ExportError
 from hero_export.corpus_lengths import CorpusLengths, TextLengths, WindowLengths, read_corpus_lengths
 from hero_export.geometry import check_geometry
-from hero_export.row_plan import MOST_CUT, Candidate, RowPlan, plan_rows
+from hero_export.row_plan import MOST_LOST, Candidate, RowPlan, plan_rows
 from hero_export.sources import ModelSource, find_model
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL, STATEMENTS
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_videos
@@ -200,6 +200,7 @@ def test_rows_are_counted_as_the_sdk_packs_them(together: int) -> None:
         frames = sum((one.frame_index >= 0).sum() for one in stage_1)
         assert first.empty_frames == pytest.approx(1 - frames / (first.rows * first.options["frames"]))
         assert (first.cut == 0) == (sum(one.cut_tokens for one in packed) == 0)
+        assert first.split == 0
 
 
 def test_rows_with_texts_are_counted_as_the_sdk_packs_them() -> None:
@@ -228,7 +229,7 @@ def check_proposal(plan: RowPlan, config: HeroConfig) -> None:
             continue
         (proposed,) = (one for one in candidates if one.proposed)
         assert proposed.work == 1
-        fitting = [one for one in candidates if one.cut <= max(MOST_CUT, min(other.cut for other in candidates))]
+        fitting = [one for one in candidates if one.loss <= max(MOST_LOST, min(other.loss for other in candidates))]
         assert proposed in fitting
         assert all(one.work >= 1 for one in fitting)
         assert proposed.options.items() <= plan.options.items()
@@ -255,6 +256,19 @@ def test_the_proposal_for_a_small_model_fits_its_tables(
     assert ("caption_tokens" in plan.options) == (task == CAPTIONING)
     assert ("answers" in plan.options) == (task == QUESTION_ANSWERING)
     assert ("query_tokens" in plan.options) == (task != CAPTIONING)
+
+
+def test_a_frame_table_has_room_for_the_longest_subtitle() -> None:
+    """One that is read in pieces is read otherwise, so a shorter table is no saving."""
+    lengths = television(20)
+    long = (WindowLengths(24, ((20, 6),)),)
+    plan = plan_rows(dataclasses.replace(lengths, videos=(*lengths.videos, long)), LARGE)
+    assert {one.split for one in plan.cross_modal} == {0}
+    assert min(one.options["frames"] for one in plan.cross_modal) == 24
+    small = dataclasses.replace(LARGE, frame_positions=16)
+    split = plan_rows(dataclasses.replace(lengths, videos=(*lengths.videos, long)), small)
+    assert [one.split for one in split.cross_modal] == pytest.approx([1 / 181] * len(split.cross_modal))
+    check_proposal(split, small)
 
 
 def test_a_large_corpus_is_sampled_and_the_same_seed_draws_the_same() -> None:
