@@ -34,7 +34,8 @@ from hero_sdk.errors import (
 
 if TYPE_CHECKING:
     from hero_sdk.corpus import AddResult, Corpus
-    from hero_sdk.hero import Hero, connect, load
+    from hero_sdk.hero import Hero
+    from hero_sdk.opening import connect, load
     from hero_sdk.subtitles import read_subtitles
     from hero_sdk.types import (
         Answer,
@@ -89,7 +90,8 @@ __all__ = [
 
 _LAZY = {
     "hero_sdk.corpus": ("AddResult", "Corpus"),
-    "hero_sdk.hero": ("Hero", "connect", "load"),
+    "hero_sdk.hero": ("Hero",),
+    "hero_sdk.opening": ("connect", "load"),
     "hero_sdk.subtitles": ("read_subtitles",),
     "hero_sdk.types": (
         "Answer",

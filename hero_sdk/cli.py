@@ -233,7 +233,7 @@ def _hero(
     context: typer.Context, bundle: Path | None, url: str | None, require_signature: list[Path] | None
 ) -> Iterator[Hero]:
     from hero_sdk.errors import InputError
-    from hero_sdk.hero import connect, load
+    from hero_sdk.opening import connect, load
 
     typed = {name: _is_typed(context, name) for name in ("bundle", "url")}
     if any(typed.values()):  # what the environment says is the default
@@ -272,9 +272,9 @@ def _video_id(video: Path, folder: Path) -> str:
 
 
 def _manifest(source: str, require_signature: list[Path] | None) -> Manifest:
-    from hero_sdk.hero import connect
     from hero_sdk.hub import HUB_PREFIX, local_bundle
     from hero_sdk.manifest import read_bundle
+    from hero_sdk.opening import connect
 
     # A folder may have any name; what is no folder and has a colon is an address.
     if ":" not in source or source.startswith(HUB_PREFIX) or Path(source).exists():

@@ -29,7 +29,6 @@ from hero_sdk.media import embedded_subtitles, iterate_clip_frames
 from hero_sdk.moments import make_moments
 from hero_sdk.rows import pack_queries, pack_videos
 from hero_sdk.sentence_search import BeamConfig
-from hero_sdk.signature import PublicKeys
 from hero_sdk.spans import search_spans, video_similarity
 from hero_sdk.subtitles import read_subtitles
 from hero_sdk.tokens import TextTokenizer
@@ -387,48 +386,3 @@ def check_top_k(top_k: int) -> None:
     """Refuse a number of results that is not a positive integer, with an InputError."""
     if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
         raise InputError(f"top_k is {top_k!r}; expected an integer of at least 1.")
-
-
-def load(
-    bundle: str | os.PathLike[str],
-    *,
-    threads: int | None = None,
-    providers: Sequence[str] | None = None,
-    require_signature: PublicKeys | None = None,
-) -> Hero:
-    """Run a bundle in this process.
-
-    Args:
-        bundle: folder that ``hero-export onnx`` wrote, or ``hub:OWNER/NAME`` for one on the Hugging Face hub, with ``@REVISION``
-            behind it for a branch, tag or commit; it is kept in the hub's cache.
-        threads: of the engine. None: one per core that this process may use.
-        providers: onnxruntime execution providers, in order of preference. None: CUDA where it is, then CPU.
-        require_signature: public keys (PEM files or texts) of which one must have signed the bundle. None asks for no signature.
-
-    Raises:
-        BundleError: the bundle is incomplete or altered.
-        SignatureError: none of the required keys signed it.
-        HubError: the hub cannot be reached, or has no such bundle.
-        MissingPackageError: onnxruntime, or what the hub or a signature needs, is not installed.
-    """
-    from hero_sdk.engines.local import LocalEngine
-    from hero_sdk.hub import local_bundle
-
-    folder = local_bundle(bundle, require_signature=require_signature)
-    return Hero(LocalEngine(folder, threads=threads, providers=providers, require_signature=require_signature))
-
-
-def connect(url: str, *, timeout: float = 60.0, retries: int = 3) -> Hero:
-    """Use a Triton server that runs a repository of ``hero-export triton``.
-
-    Args:
-        url: ``grpc://host:8001`` or ``host:8001``.
-        timeout: seconds for one request.
-        retries: how often a call is tried again when the server cannot be reached.
-
-    Raises:
-        ServerError: the server cannot be reached or is not ready.
-    """
-    from hero_sdk.engines.triton import TritonEngine
-
-    return Hero(TritonEngine(url, timeout=timeout, retries=retries))

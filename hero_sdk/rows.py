@@ -165,20 +165,31 @@ class PackedVideos:
 _NO_TEXT: IntArray = np.zeros(0, dtype=np.int32)
 
 
-def _pieces(segment: Segment, text: IntArray, geometry: RowGeometry) -> tuple[list[Segment], int]:
-    """Cut a segment to what a row can hold: more frames than the table has make several pieces with the same tokens.
+def piece_sizes(frames: int, tokens: int, text: int, geometry: RowGeometry) -> list[tuple[int, int]]:
+    """How a segment is cut to what a row can hold: more frames than the table has make several pieces with the same tokens.
 
-    Every piece ends with the whole text. Returns the pieces and the number of tokens that were cut.
+    Args:
+        frames, tokens: of the segment.
+        text: tokens of the text that every piece ends with, whole.
+        geometry: the shapes.
+
+    Returns:
+        Frames and own tokens of each piece.
     """
-    limit = max(1, min(geometry.frames, geometry.slots - len(text) - (len(segment.tokens) > 0)))
-    starts = range(0, max(len(segment.frames), 1), limit)
-    pieces, cut = [], 0
-    for start in starts:
-        frames = segment.frames[start : start + limit]
-        room = geometry.slots - len(text) - len(frames)
-        cut += max(0, len(segment.tokens) - room)
-        pieces.append(Segment(frames, np.concatenate([segment.tokens[:room], text])))
-    return pieces, cut
+    limit = max(1, min(geometry.frames, geometry.slots - text - (tokens > 0)))
+    sizes = [min(limit, frames - start) for start in range(0, max(frames, 1), limit)]
+    return [(size, min(tokens, geometry.slots - text - size)) for size in sizes]
+
+
+def _pieces(segment: Segment, text: IntArray, geometry: RowGeometry) -> tuple[list[Segment], int]:
+    """Cut a segment to what a row can hold, see ``piece_sizes``; also the number of tokens that were cut."""
+    pieces, start = [], 0
+    for frames, tokens in piece_sizes(len(segment.frames), len(segment.tokens), len(text), geometry):
+        own = np.concatenate([segment.tokens[:tokens], text])
+        pieces.append(Segment(segment.frames[start : start + frames], own))
+        start += frames
+    kept = sum(len(piece.tokens) - len(text) for piece in pieces)
+    return pieces, len(pieces) * len(segment.tokens) - kept
 
 
 def pack_videos(

@@ -46,18 +46,20 @@ def video_inputs(
         raise InputError(
             f"The features of frames {bad[:5]} are not finite; expected numbers. Extract the features of the video again."
         )
-    segments = build_segments(
-        subtitles,
-        len(features),
-        clip_interval=model.clip_interval,
-        tokenizer=tokenizer,
-        context=model.subtitle_context,
-    )
-    windows = split_windows(len(features), model.clip_limit)
     return [
-        (window, VideoInput(features[window.start : window.stop], tuple(_inside(segments, window))))
-        for window in windows
+        (window, VideoInput(features[window.start : window.stop], segments))
+        for window, segments in window_segments(len(features), subtitles, tokenizer, model)
     ]
+
+
+def window_segments(
+    clips: int, subtitles: Sequence[Subtitle], tokenizer: TextTokenizer, model: ModelSpec
+) -> list[tuple[range, tuple[Segment, ...]]]:
+    """The windows of a video of so many clips, and the segments of each; see ``video_inputs``."""
+    segments = build_segments(
+        subtitles, clips, clip_interval=model.clip_interval, tokenizer=tokenizer, context=model.subtitle_context
+    )
+    return [(window, tuple(_inside(segments, window))) for window in split_windows(clips, model.clip_limit)]
 
 
 def _inside(segments: Sequence[Segment], window: range) -> list[Segment]:

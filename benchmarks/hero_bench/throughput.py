@@ -21,8 +21,9 @@ from hero_bench.workloads import Workloads
 from hero_sdk.engines.session import available_cores
 from hero_sdk.engines.triton import TritonEngine
 from hero_sdk.errors import HeroError, InputError
-from hero_sdk.hero import Hero, connect
+from hero_sdk.hero import Hero
 from hero_sdk.manifest import read_bundle
+from hero_sdk.opening import connect
 
 WARM_UP_CALLS = 2
 MOST_CLIENTS = 256

@@ -153,6 +153,57 @@ def onnx(
     )
 
 
+@app.command(rich_help_panel=MAKE)
+def plan(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the hub id of one.")],
+    data: Annotated[
+        Path, typer.Argument(help="A prepared set, a folder of features, or one of videos: what the model will read.")
+    ],
+    subtitles: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of .srt and .vtt files, or a JSONL file of the field's format; else a prepared set's.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSONL file of the task's queries, questions, statements or captions; may be given again. "
+            "Else a prepared set's.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json, instead of the checkpoint's.", rich_help_panel=PARTS)
+    ] = None,
+    together: Annotated[
+        int,
+        typer.Option(help="Videos, questions or statements that are packed together.", rich_help_panel=SHAPES),
+    ] = 1,
+    sample: Annotated[
+        int, typer.Option(help="Videos, questions or statements that are looked at.", rich_help_panel=SHAPES)
+    ] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Propose row shapes for a corpus: what each would leave empty, and the options of `hero-export onnx` to copy."""
+    with stages() as stage:
+        stage("Measuring the corpus")
+        from hero_export.corpus_lengths import read_corpus_lengths
+        from hero_export.row_plan import plan_rows
+        from hero_export.sources import find_model
+
+        model = find_model(checkpoint, tokenizer=tokenizer)
+        lengths = read_corpus_lengths(data, model, subtitles=subtitles, annotations=annotations or ())
+        stage("Packing it into rows")
+        found = plan_rows(lengths, model.config, together=together, most=sample)
+    if as_json:
+        typer.echo(found.to_json())
+        return
+    console().print(found.to_rich())
+    typer.echo(found.summary())
+
+
 @app.command("frame-encoder", rich_help_panel=MAKE)
 def frame_encoder_command(
     out: Annotated[Path, typer.Option(help="Folder to write the frame encoder to.", rich_help_panel=OUTPUT)],

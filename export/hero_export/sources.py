@@ -22,22 +22,31 @@ from hero_train.model.tasks import model_class_of
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The parts that a bundle is made of.
+class ModelSource:
+    """A model and what it reads texts with.
 
     Attributes:
         checkpoint: folder with ``config.json`` and ``model.safetensors``.
         model_class: the model of its task.
         config: of the model.
         tokenizer: JSON file of the ``tokenizers`` library.
-        frame_encoder: folder with ``frame_encoder.onnx`` and ``frame_encoder.json``.
-        frames: what the frame encoder is.
     """
 
     checkpoint: Path
     model_class: type[HeroEncoders]
     config: HeroConfig
     tokenizer: Path
+
+
+@dataclass(frozen=True)
+class Sources(ModelSource):
+    """The parts that a bundle is made of.
+
+    Attributes:
+        frame_encoder: folder with ``frame_encoder.onnx`` and ``frame_encoder.json``.
+        frames: what the frame encoder is.
+    """
+
     frame_encoder: Path
     frames: FrameEncoderSpec
 
@@ -75,18 +84,35 @@ def find_sources(
         FingerprintError: the tokenizer or the frame encoder is not the one that the model was trained with.
         BundleError: a tokenizer or frame encoder that cannot be read.
     """
-    folder = resolve_folder(checkpoint)
-    model_class = model_class_of(folder)
-    config = model_class.config_class.load(folder)
-    token_file = _tokenizer_file(folder, tokenizer)
-    _check_tokenizer(token_file, config)
-    encoder = frame_encoder or folder / FRAME_ENCODER_FOLDER
+    model = find_model(checkpoint, tokenizer=tokenizer)
+    encoder = frame_encoder or model.checkpoint / FRAME_ENCODER_FOLDER
     if not encoder.is_dir():
         raise ExportError(
             f"There is no folder {encoder}; expected a frame encoder ({GRAPH_FILE} and {SPEC_FILE}), the one that the model's "
             "features came from. Name it with --frame-encoder; `hero-export frame-encoder` writes the packaged one."
         )
-    return Sources(folder, model_class, config, token_file, encoder, _check_frame_encoder(encoder, config))
+    return Sources(**vars(model), frame_encoder=encoder, frames=_check_frame_encoder(encoder, model.config))
+
+
+def find_model(checkpoint: str | Path, *, tokenizer: Path | None = None) -> ModelSource:
+    """Find the model of a checkpoint and its tokenizer, and check that they were made for one another.
+
+    Args:
+        checkpoint: a folder, or a hub id.
+        tokenizer: a ``tokenizer.json``, or a folder with one; None takes the checkpoint's.
+
+    Raises:
+        CheckpointError, ConfigError: no checkpoint, or one that cannot be read.
+        ExportError: no tokenizer, or one that is not text.
+        FingerprintError: the tokenizer is not the one that the model was trained with.
+        BundleError: a tokenizer that cannot be read.
+    """
+    folder = resolve_folder(checkpoint)
+    model_class = model_class_of(folder)
+    config = model_class.config_class.load(folder)
+    token_file = _tokenizer_file(folder, tokenizer)
+    _check_tokenizer(token_file, config)
+    return ModelSource(folder, model_class, config, token_file)
 
 
 def _tokenizer_file(checkpoint: Path, tokenizer: Path | None) -> Path:

@@ -19,7 +19,7 @@ from tests.tiny_checkpoint import write_checkpoint
 from tests.unit.hero_export_command import RunExport, make_export_run
 from tests.unit.test_export_inspection import add_nodes
 
-COMMANDS = ("onnx", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull")
+COMMANDS = ("onnx", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull")
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def test_help_lists_every_command_under_a_heading() -> None:
 def test_every_command_speaks_json_and_says_before_what_it_would_write(command: str) -> None:
     options = {name for option in get_command(app).commands[command].params for name in option.opts}  # type: ignore[attr-defined]
     assert "--json" in options
-    assert "--dry-run" in options or command in ("inspect", "diff")
-    assert "--require-signature" in options or command in ("onnx", "frame-encoder", "keygen", "sign")
+    assert "--dry-run" in options or command in ("plan", "inspect", "diff")
+    assert "--require-signature" in options or command in ("onnx", "plan", "frame-encoder", "keygen", "sign")
 
 
 def content(folder: Path) -> dict[str, bytes]:
