@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -212,11 +213,10 @@ def gradients(task: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
     return loss.detach(), gather_whole(found, keep=True)
 
 
-def sharding() -> Accelerator:
-    """What a run with ``distributed: fsdp`` has."""
+def run_config(distributed: str) -> RetrievalRunConfig:
     data = {"videos": "videos", "features": "features", "train": "train.jsonl"}
     content = {"task": "retrieval", "output": "run", "frame_encoder": "encoder", "data": data, "precision": "fp32"}
-    return make_accelerator(RetrievalRunConfig.model_validate({**content, "distributed": "fsdp"}))
+    return RetrievalRunConfig.model_validate({**content, "distributed": distributed})
 
 
 def all_cases(rank: int, world: int) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def all_cases(rank: int, world: int) -> dict[str, Any]:
     for name, case in {**CASES, "contrast": contrast}.items():
         task, batch = case(rank, world)
         found[name] = gradients(DistributedDataParallel(task, find_unused_parameters=True), batch)
-    accelerator = sharding()
+    accelerator = make_accelerator(run_config("fsdp"))
     for name, case in CASES.items():
         task, batch = case(rank, world)
         sharded, _ = accelerator.prepare(task, torch.optim.AdamW(task.parameters()))
@@ -321,6 +321,15 @@ def test_parts_are_joined_in_the_order_of_the_processes(parts: list[dict[str, An
         torch.testing.assert_close(found["own"], held[rank], rtol=0, atol=0)
         # The square of twice the value beside that of the value itself: 2 x and 8 x.
         torch.testing.assert_close(found["gradient"], 10 * held[rank], rtol=0, atol=0)
+
+
+def test_the_configuration_decides_on_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what a launcher says, or an earlier run of the same process left."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    make_accelerator(run_config("ddp"))
+    assert os.environ["ACCELERATE_USE_FSDP"] == "false"
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_process_judges_alone(parts: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ Both take the mean of the gradients over processes, and compute in the run's pre
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import torch
@@ -33,6 +34,8 @@ def make_accelerator(config: BaseRunConfig) -> Accelerator:
     gloo), so it is told.
     """
     sharding = None
+    # The configuration decides, whatever a launcher or an earlier run of this process left there.
+    os.environ["ACCELERATE_USE_FSDP"] = "false"
     if config.distributed == "fsdp":
         sharding = FullyShardedDataParallelPlugin(
             fsdp_version=2,
