@@ -64,7 +64,7 @@ def test_every_task_is_trained_and_judged_on_held_out_episodes(work: Path, print
     for task, start in STARTS.items():
         assert f"Train: {task}" in printed
         if start is not None:
-            assert f"{start}/checkpoint: " in printed, "the run said what it took from its start"
+            assert f"initial={work / start / 'checkpoint'}" in printed
 
 
 def test_pretraining_sees_no_episode_that_is_judged(work: Path, printed: str) -> None:
