@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,12 @@ RequireSignature = Annotated[
     list[Path] | None,
     typer.Option(metavar="KEY", help="Refuse a bundle that this public key did not sign; may be given again."),
 ]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERO_VARIANT", help="The bundle's graphs for another engine or in another precision; see `hero info`."
+    ),
+]
 Url = Annotated[str | None, typer.Option(envvar="HERO_URL", help="Use a Triton server: grpc://HOST:8001.")]
 CorpusFolder = Annotated[Path, typer.Option(envvar="HERO_CORPUS", help="Folder of the corpus.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
@@ -50,6 +57,7 @@ def index(
     folder: Annotated[Path, typer.Argument(help="Folder with videos, at any depth.")],
     corpus: CorpusFolder,
     bundle: Bundle = None,
+    variant: Variant = None,
     url: Url = None,
     require_signature: RequireSignature = None,
     subtitles: Annotated[
@@ -74,7 +82,7 @@ def index(
     if subtitles is not None and not subtitles.is_dir():
         raise InputError(f"{subtitles} is not a folder; expected the folder that holds the subtitle files.")
     ids = {path: _video_id(path, folder) for path in videos}
-    with _hero(context, bundle, url, require_signature) as hero:
+    with _hero(context, bundle, variant, url, require_signature) as hero:
         target = hero.corpus(corpus)
         known = set() if replace else set(target.video_ids())
         todo = [path for path in videos if ids[path] not in known]
@@ -102,6 +110,7 @@ def search(
     text: Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")],
     corpus: CorpusFolder,
     bundle: Bundle = None,
+    variant: Variant = None,
     url: Url = None,
     require_signature: RequireSignature = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many moments at most.")] = 10,
@@ -110,7 +119,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the moments that a sentence describes."""
-    with _hero(context, bundle, url, require_signature) as hero:
+    with _hero(context, bundle, variant, url, require_signature) as hero:
         moments = hero.corpus(corpus, create=False).search(text, top_k, videos=video or None, exact=exact)
     if as_json:
         print_json([dataclasses.asdict(moment) for moment in moments])
@@ -192,7 +201,14 @@ def info(
         inputs, outputs = (", ".join(tensor.name for tensor in tensors) for tensors in (graph.inputs, graph.outputs))
         fused = ", ".join(f"{count} {operator}" for operator, count in graph.fused.items())
         graphs.add_row(*map(printable, (name, graph.precision, str(graph.max_batch), inputs, outputs, fused)))
-    print_tables(facts, graphs)
+    variants = make_table("variant", "graphs", "matrix products", "built by")
+    for name, variant in manifest.variants.items():
+        products: Counter[str] = Counter()
+        for part in variant.graphs.values():
+            products.update(part.products)
+        shown = ", ".join(f"{count} {precision}" for precision, count in products.most_common())
+        variants.add_row(*map(printable, (name, ", ".join(variant.graphs), shown, variant.builder or "")))
+    print_tables(facts, graphs, *([variants] if manifest.variants else []))
 
 
 @app.command()
@@ -230,7 +246,11 @@ def serve(
 
 @contextmanager
 def _hero(
-    context: typer.Context, bundle: Path | None, url: str | None, require_signature: list[Path] | None
+    context: typer.Context,
+    bundle: Path | None,
+    variant: str | None,
+    url: str | None,
+    require_signature: list[Path] | None,
 ) -> Iterator[Hero]:
     from hero_sdk.errors import InputError
     from hero_sdk.opening import connect, load
@@ -246,7 +266,15 @@ def _hero(
         )
     if bundle is None:
         _refuse_signature(require_signature)
-    with load(bundle, require_signature=require_signature or None) if bundle is not None else connect(str(url)) as hero:
+        if _is_typed(context, "variant"):
+            raise InputError(
+                f"The variant {variant!r} and a server are named, and a server runs what its repository holds; expected a "
+                "bundle with --bundle, or no --variant."
+            )
+        opened = connect(str(url))
+    else:
+        opened = load(bundle, variant=variant, require_signature=require_signature or None)
+    with opened as hero:
         yield hero
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hero_sdk.engines.batching import run_in_batches
-from hero_sdk.engines.session import open_session
+from hero_sdk.engines.onnxruntime import open_session
 from hero_sdk.errors import BundleError, EngineError, FingerprintError
 from hero_sdk.manifest import FrameEncoderSpec, GraphSpec, TensorSpec, sha256_of
 from hero_sdk.media import iterate_clip_frames

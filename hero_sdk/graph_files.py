@@ -73,12 +73,11 @@ def check_graphs(bundle: Path, manifest: Manifest) -> None:
     for name, outline in outlines.items():
         _check_external(bundle, name, outline, manifest)
     for graph, spec in manifest.graphs.items():
-        if spec.file in outlines:
-            for tensors, ports in (
-                (spec.inputs, outlines[spec.file].inputs),
-                (spec.outputs, outlines[spec.file].outputs),
-            ):
-                _check_ports(bundle / spec.file, tensors, ports)
+        others = (variant.graphs[graph].file for variant in manifest.variants.values() if graph in variant.graphs)
+        for file in (spec.file, *others):
+            if file in outlines:
+                _check_ports(bundle / file, spec.inputs, outlines[file].inputs)
+                _check_ports(bundle / file, spec.outputs, outlines[file].outputs)
         _check_sizes(graph, spec, manifest)
         if graph == "frames":
             _check_frame_encoder(bundle, spec, manifest)

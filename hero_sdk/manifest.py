@@ -29,8 +29,9 @@ from hero_sdk.errors import BundleError, InputError
 from hero_sdk.geometry import AT_LEAST_ONE, RowGeometry
 from hero_sdk.graph_files import check_graphs
 from hero_sdk.signature import PublicKeys, check_signature
+from hero_sdk.variants import ENGINE_SUFFIXES, Variant
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 FRAME_GRAPH = "frames"
 CROSS_MODAL_GRAPH = "cross_modal"
@@ -163,6 +164,7 @@ class Manifest:
         graphs: those of the task, by name.
         files: every file of the bundle but the manifest itself, by path relative to the bundle, with forward slashes.
         tools: versions of what made the bundle.
+        variants: the graphs for other engines and in other precisions, by name.
     """
 
     task: str
@@ -175,6 +177,7 @@ class Manifest:
     graphs: dict[str, GraphSpec]
     files: dict[str, FileSpec] = field(metadata={"propertyNames": {"pattern": FILE_NAME_PATTERN}})
     tools: dict[str, str] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def require_moment(self) -> MomentSpec:
@@ -189,6 +192,19 @@ class Manifest:
                 "`hero-export onnx` made from a checkpoint of that task."
             )
         return self.moment
+
+    def variant(self, name: str) -> Variant:
+        """A variant.
+
+        Raises:
+            InputError: the bundle has none of this name.
+        """
+        if name not in self.variants:
+            raise InputError(
+                f"The bundle has no variant {name!r}; it has {sorted(self.variants) or 'none'}. Choose one of these, none for "
+                "the bundle's own graphs, or add it with hero-export."
+            )
+        return self.variants[name]
 
     def to_json(self) -> str:
         """The manifest as the text of ``manifest.json``."""
@@ -216,7 +232,10 @@ class Manifest:
         _check_version(content, origin)
         manifest = _build(cls, content, origin)
         check_names({name: file.bytes for name, file in manifest.files.items()}, origin)
-        for name in [manifest.tokenizer, *(graph.file for graph in manifest.graphs.values())]:
+        _check_variants(manifest, origin)
+        used = [graph.file for graph in manifest.graphs.values()]
+        used += [graph.file for variant in manifest.variants.values() for graph in variant.graphs.values()]
+        for name in [manifest.tokenizer, *used]:
             if name not in manifest.files:
                 raise BundleError(f"{origin} uses {name} without listing it under files. Export the bundle again.")
         return manifest
@@ -247,6 +266,24 @@ def _check_version(content: object, origin: str) -> None:
             f"{found} Export the checkpoint again, or install the SDK that wrote the bundle (the manifest's tools name it)."
         )
     raise BundleError(f"{found} Expected the manifest of a bundle that `hero-export onnx` wrote.")
+
+
+def _check_variants(manifest: Manifest, origin: str) -> None:
+    """Refuse variants under a wrong name, of an unknown engine, or with graphs or files that are none of theirs."""
+    for name, variant in manifest.variants.items():
+        where = f"{origin} has the variant {name!r}"
+        if variant.engine not in ENGINE_SUFFIXES:
+            raise BundleError(
+                f"{where} of the engine {variant.engine!r}; this version of the SDK knows {sorted(ENGINE_SUFFIXES)}. "
+                "Install a newer one, or make the variant again."
+            )
+        if name != variant.name:
+            raise BundleError(f"{where}, which is {variant.name!r} by what it says of itself. Make it again.")
+        if strange := sorted(set(variant.graphs) - set(manifest.graphs)):
+            raise BundleError(f"{where} with the graphs {strange}, which the bundle does not have. Make it again.")
+        suffix = ENGINE_SUFFIXES[variant.engine]
+        if wrong := [graph.file for graph in variant.graphs.values() if not graph.file.endswith(suffix)]:
+            raise BundleError(f"{where} with the files {wrong}; expected {suffix} for {variant.engine}. Make it again.")
 
 
 def check_task(manifest: Manifest, origin: str) -> None:

@@ -16,8 +16,8 @@ from hero_bench.results import CaseResult, LatencyReport, Run, describe_bundle
 from hero_bench.rounds import Case, check_equal, measure
 from hero_bench.serving import require_same_bundle, triton
 from hero_bench.workloads import Workloads
+from hero_sdk.engines.cores import available_cores
 from hero_sdk.engines.local import LocalEngine
-from hero_sdk.engines.session import available_cores
 from hero_sdk.engines.triton import TritonEngine
 from hero_sdk.errors import InputError
 from hero_sdk.hero import Hero

@@ -9,7 +9,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from hero_sdk.engines.session import available_cores
+from hero_sdk.engines.cores import available_cores
 
 FLAGS = (
     "avx2",

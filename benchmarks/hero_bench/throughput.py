@@ -18,7 +18,7 @@ from hero_bench.machine import describe_machine
 from hero_bench.results import LoadResult, Run, ThroughputReport, describe_bundle
 from hero_bench.serving import require_same_bundle, triton
 from hero_bench.workloads import Workloads
-from hero_sdk.engines.session import available_cores
+from hero_sdk.engines.cores import available_cores
 from hero_sdk.engines.triton import TritonEngine
 from hero_sdk.errors import HeroError, InputError
 from hero_sdk.hero import Hero

@@ -23,7 +23,7 @@ from hero_bench.results import CaseResult, Run
 from hero_bench.rounds import Case, Deviation, measure
 from hero_bench.training_results import TrainingReport, count_packed, count_padded
 from hero_bench.training_workload import SIZES, TrainingInput, make_input
-from hero_sdk.engines.session import available_cores
+from hero_sdk.engines.cores import available_cores
 from hero_sdk.errors import InputError
 from hero_sdk.rows import RowGeometry, pack_videos
 from hero_sdk.tokens import TextTokenizer

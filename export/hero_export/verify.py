@@ -13,7 +13,7 @@ from hero_export.cases import Case
 from hero_export.errors import VerificationError
 from hero_export.report import CaseResult
 from hero_sdk.engines.batching import Arrays, run_in_batches
-from hero_sdk.engines.session import open_session
+from hero_sdk.engines.onnxruntime import open_session
 from hero_sdk.manifest import FRAME_GRAPH, GraphSpec
 
 MAX_RELATIVE_ERROR = 1e-4

@@ -1,120 +1,62 @@
-"""onnxruntime sessions: the one place that makes them."""
+"""A graph opened in the engine of its kind: the one interface that all engines have here."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from hero_sdk.errors import BundleError, EngineError, MissingPackageError
+import numpy as np
 
-if TYPE_CHECKING:
-    import onnxruntime
-
-_ERROR_SEVERITY = 3
-"""onnxruntime's log level that lets errors through and no warnings."""
+from hero_sdk.errors import EngineError
+from hero_sdk.variants import ONNXRUNTIME
 
 
-def open_session(
-    path_or_bytes: str | Path | bytes, *, threads: int | None = None, providers: Sequence[str] | None = None
-) -> onnxruntime.InferenceSession:
-    """Open an ONNX graph in onnxruntime.
+@dataclass(frozen=True)
+class OpenTensor:
+    """An input or output as an engine reports it: numpy's name of the dtype; no size for a dimension that may vary."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class GraphSession(Protocol):
+    """A graph that is ready to run. ``run`` may be called from several threads at once."""
+
+    @property
+    def inputs(self) -> Mapping[str, OpenTensor]:
+        """What it takes, by name."""
+
+    @property
+    def outputs(self) -> Mapping[str, OpenTensor]:
+        """What it gives, by name."""
+
+    def run(self, names: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of these names, in their order."""
+
+
+def open_graph(
+    path: Path, engine: str, precision: str, *, threads: int | None = None, providers: Sequence[str] | None = None
+) -> GraphSession:
+    """Open a file in the engine that it was made for.
 
     Args:
-        path_or_bytes: an ONNX file, or its content.
-        threads: how many threads compute one call; default: the physical cores that this process may use.
-        providers: onnxruntime's execution providers in order of preference; default: CUDA where the installed build can
-            use it, then the CPU.
+        path: of the file.
+        engine: one of ``hero_sdk.variants.ENGINE_SUFFIXES``.
+        precision: that the variant was made in, for an engine that is told at run time.
+        threads: how many compute one call on the CPU; default: the physical cores that this process may use.
+        providers: of onnxruntime, in order of preference; default: CUDA where it can be used, then the CPU.
 
     Raises:
-        MissingPackageError: onnxruntime is not installed.
-        EngineError: onnxruntime and onnxruntime-gpu are both installed, or a provider is not in the installed build.
-        BundleError: the graph cannot be read.
+        MissingPackageError: the engine is not installed.
+        EngineError: the engine is unknown, or cannot be used on this machine.
+        BundleError: the file cannot be read.
     """
-    _check_installation()
-    import onnxruntime
+    if engine == ONNXRUNTIME:
+        from hero_sdk.engines.onnxruntime import OnnxRuntimeSession
 
-    available = onnxruntime.get_available_providers()
-    if providers is None:
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-    elif unknown := [name for name in providers if name not in available]:
-        raise EngineError(
-            f"The installed onnxruntime has no providers {unknown}; it has {available}. "
-            "Choose among these, or install the build of onnxruntime that has them."
-        )
-    if threads is not None and threads < 1:
-        raise EngineError(f"threads is {threads}; expected at least 1, or None for one per physical core.")
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERROR_SEVERITY
-    options.intra_op_num_threads = threads if threads is not None else available_cores()
-    # These graphs are chains: there is nothing to run side by side, and a second pool would only compete for the cores.
-    options.inter_op_num_threads = 1
-    # Spinning threads keep every core busy between two calls, which starves the video decoder and the other graphs'
-    # sessions in this process for a gain of microseconds per operator.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-    model = path_or_bytes if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    shown = "The graph" if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    if isinstance(model, str) and not os.path.isfile(model):
-        raise BundleError(f"{shown} is not a file; expected an ONNX graph. Copy the bundle again, or export it again.")
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=list(providers))
-    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        raise BundleError(
-            f"{shown} cannot be opened by onnxruntime {onnxruntime.__version__} ({error}); expected an ONNX graph that it "
-            "can run. Export it again, or install a newer onnxruntime."
-        ) from error
-
-
-def _check_installation() -> None:
-    """Refuse an environment in which `import onnxruntime` fails or takes whichever build was unpacked last."""
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) == 2:
-        raise EngineError(
-            "onnxruntime and onnxruntime-gpu are both installed, and they overwrite each other's files; expected one of them. "
-            "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu   (or onnxruntime, without a GPU)"
-        )
-    if not installed and importlib.util.find_spec("onnxruntime") is None:
-        raise MissingPackageError(
-            "The package 'onnxruntime' is needed to run the graphs of a bundle in this process, and it is not installed. "
-            'Install it with: pip install "hero-video-sdk[local]"   (or "hero-video-sdk[gpu]" for an NVIDIA GPU)'
-        )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def available_cores() -> int:
-    """The physical cores that this process may use: its CPU affinity and its container's quota, hyper-threads counted once."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores = len({_siblings(cpu) for cpu in cpus})
-    quota = _container_quota(Path("/sys/fs/cgroup/cpu.max"))
-    return max(1, min(cores, quota) if quota is not None else cores)
-
-
-def _siblings(cpu: int) -> str:
-    """The hyper-threads of the core that a CPU belongs to, as the kernel lists them; the CPU alone where it does not say."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return str(cpu)
-
-
-def _container_quota(path: Path) -> int | None:
-    """Whole CPUs of a cgroup v2 quota ("200000 100000" is two), or None where there is no limit or no such file."""
-    try:
-        limit, period = path.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(1, int(limit) // int(period))
+        return OnnxRuntimeSession(path, threads=threads, providers=providers)
+    raise EngineError(
+        f"{path} is for the engine {engine!r}, which this version of the SDK cannot run; expected {ONNXRUNTIME!r}."
+    )

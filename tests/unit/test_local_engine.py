@@ -14,8 +14,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hero_sdk.engines import Engine, session
+from hero_sdk.engines import Engine, cores
+from hero_sdk.engines import onnxruntime as session
 from hero_sdk.engines.local import LocalEngine
+from hero_sdk.engines.session import open_graph
 from hero_sdk.errors import BundleError, EngineError, InputError, MissingPackageError
 from hero_sdk.manifest import Manifest, TensorSpec
 from tests.tiny_bundle import MAX_BATCH, VOCABULARY, example_inputs, seal, write_tiny_bundle
@@ -50,13 +52,13 @@ def test_results_are_onnxruntimes_own(bundle: Path, graph: str, batch: int) -> N
 
 def test_graphs_are_opened_on_first_use(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    real = session.open_session
+    real = open_graph
 
-    def counting(path: Path, **options: object) -> object:
+    def counting(path: Path, *arguments: str, **options: object) -> object:
         opened.append(path.name)
-        return real(path, **options)  # type: ignore[arg-type]
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("hero_sdk.engines.local.open_session", counting)
+    monkeypatch.setattr("hero_sdk.engines.local.open_graph", counting)
     with LocalEngine(bundle, threads=1) as engine:
         assert opened == []
         inputs = example_inputs(engine.manifest, "query", 2)
@@ -137,7 +139,7 @@ def test_sessions_have_the_threads_asked_for_and_do_not_spin(bundle: Path) -> No
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     options = session.open_session((bundle / "graphs" / "query.onnx").read_bytes()).get_session_options()
-    assert options.intra_op_num_threads == session.available_cores()
+    assert options.intra_op_num_threads == cores.available_cores()
 
 
 def test_session_arguments(bundle: Path) -> None:
@@ -151,7 +153,7 @@ def test_session_arguments(bundle: Path) -> None:
 
 
 def test_available_cores(tmp_path: Path) -> None:
-    assert 1 <= session.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= cores.available_cores() <= (os.cpu_count() or 1)
     quota = tmp_path / "cpu.max"
     for content, expected in [
         ("200000 100000\n", 2),
@@ -160,8 +162,8 @@ def test_available_cores(tmp_path: Path) -> None:
         ("max 100000\n", None),
     ]:
         quota.write_text(content)
-        assert session._container_quota(quota) == expected
-    assert session._container_quota(tmp_path / "none") is None
+        assert cores._container_quota(quota) == expected
+    assert cores._container_quota(tmp_path / "none") is None
 
 
 def test_both_builds_of_onnxruntime(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hero_sdk.engines.session import available_cores
+from hero_sdk.engines.cores import available_cores
 from hero_sdk.errors import MediaError
 from hero_sdk.frame_encoder import FrameEncoder
 from hero_sdk.types import FloatArray

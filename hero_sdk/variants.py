@@ -1,0 +1,60 @@
+"""Variants of a bundle: its graphs once more, for another engine or in another precision.
+
+A bundle always holds its graphs as ONNX in float32. Beside them there may be variants, such as one in int8 for OpenVINO or the
+plans of TensorRT for one kind of GPU. They take and give the same tensors, float32 outside whatever they are inside, so that any of
+them can stand for another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ONNXRUNTIME, OPENVINO, TENSORRT, TENSORRT_RTX = "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"
+
+ENGINE_SUFFIXES = {ONNXRUNTIME: ".onnx", OPENVINO: ".xml", TENSORRT: ".plan", TENSORRT_RTX: ".plan"}
+"""What the files of each engine's graphs are called; OpenVINO's have their weights in a ``.bin`` beside them."""
+
+VARIANTS_FOLDER = "variants"
+
+
+@dataclass(frozen=True)
+class VariantGraph:
+    """A graph of a variant.
+
+    Attributes:
+        file: path relative to the bundle.
+        precision: of most matrix products, as read back from the file, such as "int8".
+        products: how many matrix products there are per precision, as read back.
+        fused: how many of each fused operator; empty where the file does not tell.
+        source: sha256 of the ONNX file that it was built from, for an engine's own format.
+    """
+
+    file: str
+    precision: str
+    products: dict[str, int] = field(default_factory=dict)
+    fused: dict[str, int] = field(default_factory=dict)
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The graphs of a bundle for one engine in one precision.
+
+    Attributes:
+        engine: what runs the files: onnxruntime, openvino, tensorrt or tensorrt_rtx.
+        precision: that was asked for; layers may have been kept in a higher one.
+        graphs: by name. A graph that is not among them runs as the bundle's own does.
+        target: the kind of device that they were built for, such as "sm86"; None for any that the engine runs on.
+        builder: what built a plan, with its version, which no other version of the engine can run.
+    """
+
+    engine: str
+    precision: str
+    graphs: dict[str, VariantGraph]
+    target: str | None = None
+    builder: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a bundle: engine, precision and target, joined by hyphens."""
+        return "-".join(part for part in (self.engine, self.precision, self.target) if part)
