@@ -56,11 +56,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(
-        (1000, 20, 60),
-        # Less than `make demo` takes, since it begins from a pre-trained model.
-        {"retrieval": ("optimisation.steps=700", "optimisation.learning_rate=1.5e-3", "evaluate_every=350")},
-    ),
+    "full": Size((1000, 20, 60)),
     "small": Size(
         (6, 1, 2),
         {

@@ -16,7 +16,7 @@ from demo.toontv import annotate, questions, world, write
 from demo.toontv.assets import ToonTvError, images_folder
 from demo.toontv.script import Episode, Split, write_episode
 
-VERSION = 2
+VERSION = 3
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 _BATCH = 4  # episodes a worker makes before it reports

@@ -176,6 +176,7 @@ def _invented_event(rng: random.Random) -> str:
 def statements(episode: Episode, rng: random.Random, first_id: int) -> list[dict[str, Any]]:
     """Pairs of a true and a false statement (label 1 and 0), one pair of each kind, about the whole episode.
 
+    "ts" reaches from the first scene that decides to the last, in seconds.
     A false one differs from its true partner in one fact or in the order of two events, and holds of no scene.
     """
     rows: list[dict[str, Any]] = []
@@ -184,7 +185,7 @@ def statements(episode: Episode, rng: random.Random, first_id: int) -> list[dict
         pair = make(episode, rng)
         if pair is None:
             continue
-        scene, true, false = pair
+        scenes, true, false = pair
         for label, statement in ((1, true), (0, false)):
             rows.append(
                 {
@@ -194,14 +195,15 @@ def statements(episode: Episode, rng: random.Random, first_id: int) -> list[dict
                     "statement": statement,
                     "label": label,
                     "kind": kind,
-                    "ts": [scene.start, scene.end],
-                    "novel": scene.novel,
+                    "ts": [scenes[0].start, scenes[-1].end],
+                    "novel": any(scene.novel for scene in scenes),
                 }
             )
     return rows
 
 
-_Pair = tuple[Scene, str, str]
+_Pair = tuple[tuple[Scene, ...], str, str]
+"""The scenes that decide, in their order, and a true and a false statement."""
 
 
 def _same_words(
@@ -232,7 +234,7 @@ def _picture_pair(episode: Episode, rng: random.Random) -> _Pair | None:
                     lambda draw, true=facts: phrasing.sentence(phrasing.picture(draw, true)),
                     lambda draw, false=changed: phrasing.sentence(phrasing.picture(draw, false)),
                 )
-                return scene, true, false
+                return (scene,), true, false
     return None
 
 
@@ -249,7 +251,7 @@ def _dialogue_pair(episode: Episode, rng: random.Random) -> _Pair | None:
             lambda draw, here=cast_where, what=place: _while(draw, here, what),
             lambda draw, here=cast_where, what=wrong_place: _while(draw, here, what),
         )
-        return scene, true, false
+        return (scene,), true, false
     return None
 
 
@@ -269,7 +271,7 @@ def _order_pair(episode: Episode, rng: random.Random) -> _Pair | None:
         first, second = (early, late) if word == "before" else (late, early)
         true = phrasing.sentence(f"{phrasing.event(first)} {word} {phrasing.event(second)}")
         false = phrasing.sentence(f"{phrasing.event(second)} {word} {phrasing.event(first)}")
-        return early, true, false
+        return (early, late), true, false
     return None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hero_sdk.rows import Segment, VideoInput
 from hero_train.data.answer_sampling import AnswerSampler, AnswerSampling, QuestionSampling
-from hero_train.data.answers import EncodedQuestion, EncodedStatement
+from hero_train.data.answers import UNKNOWN_MOMENT, EncodedQuestion, EncodedStatement
 from hero_train.data.augmentation import AugmentationConfig
 from hero_train.errors import ConfigError, DataError
 from hero_train.losses import IGNORED_TARGET
@@ -132,6 +134,22 @@ def test_a_video_is_cut_to_the_moment_that_answers() -> None:
     assert ends == {7, 8, 9}
 
 
+def test_statements_are_cut_as_questions_are() -> None:
+    statement = EncodedStatement("one", spoken(12), TEXT, True, moment=(5, 7))
+    one = AnswerSampler([statement], AnswerSampling(1, crop=1.0, margin=2), 1)
+    begins = set()
+    for step in range(20):
+        (cut,) = one.batch(step)
+        shown = cut.video.features[:, 0].astype(int).tolist()
+        assert [shown[place] for place in cut.moment] == [5, 7]
+        begins.add(shown[0])
+    assert begins == {3, 4, 5}
+    (whole,) = AnswerSampler(
+        [dataclasses.replace(statement, moment=UNKNOWN_MOMENT)], AnswerSampling(1, crop=1.0), 1
+    ).batch(0)
+    assert len(whole.video.features) == 12
+
+
 def test_a_moment_at_the_edge_and_one_that_nobody_marked() -> None:
     def cut(moment: tuple[int, int]) -> EncodedQuestion:
         question = EncodedQuestion("one", spoken(4), TEXT, (TEXT, TEXT), 0, moment)
@@ -148,4 +166,4 @@ def test_a_moment_at_the_edge_and_one_that_nobody_marked() -> None:
 )
 def test_a_cut_that_cannot_be_is_refused(entries: dict[str, float], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"sampling\.{name} is"):
-        QuestionSampling(**entries)
+        AnswerSampling(**entries)

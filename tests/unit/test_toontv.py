@@ -268,6 +268,12 @@ def test_statements_come_in_pairs_of_which_the_false_one_is_false(scripts: dict[
         for true, false in zip(made[::2], made[1::2], strict=True):
             assert true["pair_id"] == false["pair_id"] == true["id"]
             assert true["statement"] != false["statement"]
+            start, end = true["ts"]
+            assert false["ts"] == [start, end]
+            decide = [scene for scene in episode.scenes if start <= scene.start and scene.end <= end]
+            assert (decide[0].start, decide[-1].end) == (start, end)
+            # The order of two events is not seen in one of them.
+            assert (len(decide) > 1) == (true["kind"] == "order")
 
 
 def test_captions_cover_every_scene(scripts: dict[str, list[Episode]]) -> None:

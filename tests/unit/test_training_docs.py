@@ -101,7 +101,7 @@ ANNOTATED: list[tuple[Callable[[Path], Sequence[object]], object]] = [
     ),
     (
         read_statements,
-        Statement("7", "The robot takes the gem before it climbs.", "episode_1", True, "3", "order"),
+        Statement("7", "The robot takes the gem before it climbs.", "episode_1", True, "3", "order", (12.4, 21.0)),
     ),
     (
         read_captioned_moments,

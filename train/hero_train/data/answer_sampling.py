@@ -28,14 +28,23 @@ class AnswerSampling:
     Attributes:
         items: questions, or pairs of statements, per batch and process.
         augmentation: noise on the videos that are drawn.
+        crop: share of the questions or statements whose video is cut to the moment that decides and some clips around it, where the
+            moment is known. What decides is then easier to find, and costs a part of the whole video.
+        margin: clips before and after such a moment, at most; each number from 0 on is as likely.
     """
 
     items: int = 4
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    crop: float = 0.0
+    margin: int = 5
 
     def __post_init__(self) -> None:
         if self.items < 1:
             raise ConfigError(f"sampling.items is {self.items}; expected at least 1.")
+        if not 0 <= self.crop <= 1:
+            raise ConfigError(f"sampling.crop is {self.crop}; expected a share from 0 to 1.")
+        if self.margin < 0:
+            raise ConfigError(f"sampling.margin is {self.margin}; expected 0 or more clips.")
 
 
 @dataclass(frozen=True)
@@ -45,23 +54,14 @@ class QuestionSampling(AnswerSampling):
     Attributes:
         answers: of each question, the right one and some of the others; None reads all of them. Each answer is read with the
             whole video, so that a question with two costs two fifths of one with five, and the next pass brings other ones.
-        crop: share of the questions whose video is cut to the moment that answers and some clips around it, where the moment is
-            known. What answers is then easier to find, and costs a part of the whole video.
-        margin: clips before and after such a moment, at most; each number from 0 on is as likely.
     """
 
     answers: int | None = None
-    crop: float = 0.0
-    margin: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.answers is not None and self.answers < 2:
             raise ConfigError(f"sampling.answers is {self.answers}; expected at least 2, the right one and another.")
-        if not 0 <= self.crop <= 1:
-            raise ConfigError(f"sampling.crop is {self.crop}; expected a share from 0 to 1.")
-        if self.margin < 0:
-            raise ConfigError(f"sampling.margin is {self.margin}; expected 0 or more clips.")
 
 
 class AnswerSampler(Generic[Item]):
@@ -98,22 +98,23 @@ class AnswerSampler(Generic[Item]):
         return [self._vary(item, rng) for index, rng in zip(chosen, rngs, strict=True) for item in self._groups[index]]
 
     def _vary(self, item: Item, rng: np.random.Generator) -> Item:
+        changes: dict[str, Any] = {}
         if isinstance(item, EncodedQuestion) and isinstance(self._config, QuestionSampling):
             changes = some_answers(item, self._config.answers, rng)
-            if rng.random() < self._config.crop:
-                changes |= around_moment(item, self._config.margin, rng)
-            item = dataclasses.replace(item, **changes)
+        if rng.random() < self._config.crop:
+            changes |= around_moment(item, self._config.margin, rng)
+        item = dataclasses.replace(item, **changes)
         return dataclasses.replace(item, video=augment_video(item.video, self._config.augmentation, rng))
 
 
-def around_moment(question: EncodedQuestion, margin: int, rng: np.random.Generator) -> dict[str, Any]:
-    """What changes in a question whose video is cut to its moment and at most ``margin`` clips before and after it."""
-    first, last = question.moment
+def around_moment(item: EncodedQuestion | EncodedStatement, margin: int, rng: np.random.Generator) -> dict[str, Any]:
+    """What changes in an item whose video is cut to its moment and at most ``margin`` clips before and after it."""
+    first, last = item.moment
     if first == IGNORED_TARGET:
         return {}
     before, after = rng.integers(margin + 1, size=2).tolist()
-    start, stop = max(first - before, 0), min(last + 1 + after, len(question.video.features))
-    return {"video": crop_video(question.video, start, stop), "moment": (first - start, last - start)}
+    start, stop = max(first - before, 0), min(last + 1 + after, len(item.video.features))
+    return {"video": crop_video(item.video, start, stop), "moment": (first - start, last - start)}
 
 
 def some_answers(question: EncodedQuestion, count: int | None, rng: np.random.Generator) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Statement:
         video_id: the video it is about.
         label: whether it is true, or None where the annotation does not tell.
         pair: what a true and a false statement have in common that were written together (``pair_id``), or None.
+        moment: start and end in seconds of what decides it, or None.
     """
 
     statement_id: str
@@ -64,6 +65,10 @@ class Statement:
     label: bool | None
     pair: str | None = None
     kind: str | None = None
+    moment: tuple[float, float] | None = None
+
+
+UNKNOWN_MOMENT = (IGNORED_TARGET, IGNORED_TARGET)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class EncodedQuestion:
         tokens: ``</s>`` and the tokens of the question, int32.
         answers: ``</s>`` and the tokens of each answer, int32.
         correct: place of the right answer, or ``IGNORED_TARGET``.
-        moment: first and last clip of the moment, both inclusive, or twice ``IGNORED_TARGET``.
+        moment: first and last clip of the moment, both inclusive, or ``UNKNOWN_MOMENT``.
         kind: as in ``Question``.
     """
 
@@ -91,7 +96,8 @@ class EncodedQuestion:
 
 @dataclass(frozen=True)
 class EncodedStatement:
-    """A statement as the model reads it: its video and the tokens of ``</s>`` statement; the rest as in ``Statement``."""
+    """A statement as the model reads it: its video, the tokens of ``</s>`` statement, its moment in clips; the rest as in
+    ``Statement`` and ``EncodedQuestion``."""
 
     statement_id: str
     video: VideoInput
@@ -99,6 +105,7 @@ class EncodedStatement:
     label: bool | None
     pair: str | None = None
     kind: str | None = None
+    moment: tuple[int, int] = UNKNOWN_MOMENT
 
 
 @dataclass(frozen=True)
@@ -200,7 +207,8 @@ def _moment(value: Any, where: str) -> tuple[float, float] | None:
 def read_statements(path: Path) -> list[Statement]:
     """Read a file of statements: ``id``, ``statement``, ``vid_name`` and, where known, ``label`` (1 or true, 0 or false).
 
-    Statements with the same ``pair_id`` were written together, one true and one false. The names ``desc_id`` and ``desc``, by which
+    Statements with the same ``pair_id`` were written together, one true and one false. ``ts``, where it is there, is what decides a
+    statement, as for questions. The names ``desc_id`` and ``desc``, by which
     the authors' VIOLIN files call the first two, are read as well. A ``kind`` is kept: accuracy is told apart by it.
 
     Raises:
@@ -227,6 +235,7 @@ def _statement(content: dict[str, Any], where: str) -> Statement:
         label=None if label is None else bool(label),
         pair=None if content.get("pair_id") is None else str(content["pair_id"]),
         kind=_kind(content, where),
+        moment=_moment(content.get("ts"), where),
     )
 
 
@@ -282,10 +291,6 @@ def encode_questions(
     encoded = []
     for question in questions:
         video = videos[question.video_id]
-        clips = len(video.features)
-        moment = (IGNORED_TARGET, IGNORED_TARGET)
-        if question.moment is not None and question.moment[0] < clips * config.clip_interval:
-            moment = moment_clips(*question.moment, config.clip_interval, clips, rounding)
         answers = tuple(separated(tokenizer, answer) for answer in question.answers)
         correct = IGNORED_TARGET if question.correct is None else question.correct
         encoded.append(
@@ -295,7 +300,7 @@ def encode_questions(
                 separated(tokenizer, question.text),
                 answers,
                 correct,
-                moment,
+                _clips_of(question.moment, video, config, rounding),
                 question.kind,
             )
         )
@@ -308,6 +313,7 @@ def encode_statements(
     subtitles: Path | None,
     tokenizer: TextTokenizer,
     config: HeroConfig,
+    rounding: Rounding = "outward",
 ) -> list[EncodedStatement]:
     """Statements with what the encoders read of their videos; arguments and errors as for ``encode_questions``."""
     videos = _read_videos(
@@ -315,10 +321,26 @@ def encode_statements(
     )
     return [
         EncodedStatement(
-            one.statement_id, videos[one.video_id], separated(tokenizer, one.text), one.label, one.pair, one.kind
+            one.statement_id,
+            videos[one.video_id],
+            separated(tokenizer, one.text),
+            one.label,
+            one.pair,
+            one.kind,
+            _clips_of(one.moment, videos[one.video_id], config, rounding),
         )
         for one in statements
     ]
+
+
+def _clips_of(
+    moment: tuple[float, float] | None, video: VideoInput, config: HeroConfig, rounding: Rounding
+) -> tuple[int, int]:
+    """First and last clip of a moment."""
+    clips = len(video.features)
+    if moment is None or moment[0] >= clips * config.clip_interval:
+        return UNKNOWN_MOMENT
+    return moment_clips(*moment, config.clip_interval, clips, rounding)
 
 
 def _read_videos(

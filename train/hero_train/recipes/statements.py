@@ -64,7 +64,8 @@ def build(
     model: HeroForStatements,
 ) -> list[EncodedStatement]:
     """The statements of a split as the model reads them."""
-    return encode_statements(statements, features, config.data.subtitles, tokenizer, model.config)
+    data = config.data
+    return encode_statements(statements, features, data.subtitles, tokenizer, model.config, data.rounding)
 
 
 def evaluate(config: StatementRunConfig, checkpoint: Path, split: Split) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hero_train.prepare.records import (
     Unusable,
     mended_texts,
     read_id,
+    read_moments,
     read_text,
     read_video_id,
     require,
@@ -59,7 +61,8 @@ def _parse_line(row: Mapping[str, Any]) -> Record:
         raise Unusable("label that is none", f"has the label {label!r:.40}; expected 1 or true, 0 or false")
     label = None if label is None else int(label)
     statement_id, split = read_id(row[number], number), read_split(row.get("split"))
-    return _statement(statement_id, row[text], row["vid_name"], label, split, row.get("kind"))
+    record = _statement(statement_id, row[text], row["vid_name"], label, split, row.get("kind"))
+    return dataclasses.replace(record, moments=read_moments(row.get("ts"), "ts"))
 
 
 def _statement(
