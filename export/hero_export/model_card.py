@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hero_export.bundle_reports import json_reports, numbers, passed_cases, read_report
@@ -62,6 +62,7 @@ def model_card(bundle: Path, manifest: Manifest, reference: HubReference) -> str
         markdown_table(("what", "value"), [list(item) for item in facts.items()]),
         "## Graphs",
         markdown_table(("graph", "precision", "largest batch", "MB"), graphs),
+        *_variants(manifest),
         "## Verification",
         "Each graph in onnxruntime against the model in PyTorch (float32), on inputs from one token to full rows.",
         markdown_table(
@@ -71,6 +72,25 @@ def model_card(bundle: Path, manifest: Manifest, reference: HubReference) -> str
     if metrics := _metrics(bundle, manifest):
         sections += ["## Metrics", markdown_table(("report", "metric", "value"), metrics)]
     return "\n\n".join(sections) + "\n"
+
+
+def _variants(manifest: Manifest) -> list[str]:
+    if not manifest.variants:
+        return []
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(variant.graphs),
+            variant.builder or "",
+            f"{sum(_graph_bytes(manifest, graph.file) for graph in variant.graphs.values()) / 1e6:.1f}",
+        ]
+        for name, variant in manifest.variants.items()
+    ]
+    return [
+        "## Variants",
+        "The same graphs for other engines and in other precisions. Other graphs run as above.",
+        markdown_table(("variant", "graphs", "built by", "MB"), rows),
+    ]
 
 
 def _commands(reference: HubReference, *, search: bool) -> str:
@@ -84,8 +104,9 @@ def _commands(reference: HubReference, *, search: bool) -> str:
 
 
 def _graph_bytes(manifest: Manifest, graph: str) -> int:
-    """A graph with the weights beside it, which begin with its name."""
-    return sum(file.bytes for name, file in manifest.files.items() if name == graph or name.startswith(f"{graph}."))
+    """A graph with the weights beside it, whose names begin as its own does."""
+    beginning = f"{PurePosixPath(graph).with_suffix('')}."
+    return sum(file.bytes for name, file in manifest.files.items() if name.startswith(beginning))
 
 
 def _cases(cases: list[CaseResult]) -> list[list[str]]:
