@@ -109,7 +109,7 @@ def test_the_variables_are_those_of_the_command() -> None:
         if getattr(option, "envvar", None)
     }
     assert read == set(re.findall(r"^\| `(HERO_\w+)` \| `(--\w+) ", PAGE, re.MULTILINE))
-    assert len(read) == 3
+    assert len(read) == 4
 
 
 def test_the_errors_are_those_of_the_sdk() -> None:
