@@ -35,7 +35,7 @@ $(SERVER): $(INSTALLED) hero_sdk/server_environment.py
 	@touch $@
 
 .PHONY: demo
-demo: setup ## Train, export, serve and search a small corpus; write demo/report.html (15 minutes)
+demo: setup ## Train, export, serve and search a small corpus; write demo/report.html (half an hour)
 	@$(BIN)/python -m demo $(DEMO)
 
 .PHONY: train-demo
