@@ -3,6 +3,7 @@
 HeroError
 ├── ExportError
 │   ├── FusionError          a graph lacks an operator that the architecture implies
+│   ├── PrecisionError       a graph cannot be had in a precision, or is not in the one that was asked for
 │   └── VerificationError    a graph does not compute what the model computes
 └── InputError
     └── GeometryError        row shapes that the model cannot serve
@@ -19,6 +20,10 @@ class ExportError(HeroError):
 
 class FusionError(ExportError):
     """An exported graph lacks fused operators, or holds what they should have replaced."""
+
+
+class PrecisionError(ExportError):
+    """A graph cannot be had in a precision, or came out in another one than was asked for."""
 
 
 class VerificationError(ExportError):
