@@ -3,6 +3,7 @@
 HeroError
 ├── ExportError
 │   ├── FusionError          a graph lacks an operator that the architecture implies
+│   ├── CalibrationError     a calibration set is damaged, or of another bundle than the one that it is used with
 │   ├── PrecisionError       a graph cannot be had in a precision, or is not in the one that was asked for
 │   └── VerificationError    a graph does not compute what the model computes
 └── InputError
@@ -20,6 +21,10 @@ class ExportError(HeroError):
 
 class FusionError(ExportError):
     """An exported graph lacks fused operators, or holds what they should have replaced."""
+
+
+class CalibrationError(ExportError):
+    """A calibration set cannot be read, or was made with another bundle: its ranges would be those of another graph."""
 
 
 class PrecisionError(ExportError):

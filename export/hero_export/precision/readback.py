@@ -27,13 +27,13 @@ LEAST = 0.95
 
 UNKNOWN = "unknown"
 
-_FLOATS = {
+_FLOATS: dict[int, str] = {
     TensorProto.FLOAT: FP32,
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",
     TensorProto.DOUBLE: "fp64",
 }
-_EIGHT_BITS = {
+_EIGHT_BITS: dict[int, str] = {
     TensorProto.INT8: INT8,
     TensorProto.UINT8: INT8,
     TensorProto.FLOAT8E4M3FN: "fp8",
