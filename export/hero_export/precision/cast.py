@@ -34,7 +34,10 @@ from hero_export.precision.layers import is_product, layer_of, select
 HalfPrecision = Literal["fp16", "bf16"]
 
 _FLOAT = onnx_ir.DataType.FLOAT
-_HALVES = {"fp16": (onnx_ir.DataType.FLOAT16, np.float16), "bf16": (onnx_ir.DataType.BFLOAT16, ml_dtypes.bfloat16)}
+HALVES: dict[str, tuple[onnx_ir.DataType, type]] = {
+    "fp16": (onnx_ir.DataType.FLOAT16, np.float16),
+    "bf16": (onnx_ir.DataType.BFLOAT16, ml_dtypes.bfloat16),
+}
 
 _CARRIERS = frozenset(
     {
@@ -136,7 +139,7 @@ class _Cast:
         self._graph = model.graph
         self._name = graph
         self._precision = precision
-        self._type, self._dtype = _HALVES[precision]
+        self._type, self._dtype = HALVES[precision]
         self._kept = kept
         inputs = (*model.graph.inputs, *model.graph.initializers.values())
         self._floating = {value for value in inputs if value.dtype == _FLOAT}

@@ -51,12 +51,22 @@ def select(nodes: Iterable[onnx_ir.Node], layers: Collection[str], graph: str) -
     chosen: set[onnx_ir.Node] = set()
     nodes = list(nodes)
     for layer in layers:
-        found = [node for node in nodes if node.name == layer or f".{layer}." in f".{layer_of(node)}."]
+        found = [node for node in nodes if is_of(node, layer)]
         if not found:
-            known = sorted({layer_of(node) for node in nodes if is_product(node)})
-            raise PrecisionError(
-                f"Graph '{graph}' has no layer '{layer}' to keep in higher precision; its matrix products are in {known}. "
-                "Name one of these, or a module that holds some of them."
-            )
+            raise unknown_layer(layer, graph, nodes)
         chosen.update(found)
     return chosen
+
+
+def is_of(node: onnx_ir.Node, layer: str) -> bool:
+    """Whether a layer's name means a node."""
+    return node.name == layer or f".{layer}." in f".{layer_of(node)}."
+
+
+def unknown_layer(layer: str, where: str, nodes: Iterable[onnx_ir.Node]) -> PrecisionError:
+    """The error about a layer that nothing has, with those that there are."""
+    known = sorted({layer_of(node) for node in nodes if is_product(node)})
+    return PrecisionError(
+        f"Graph '{where}' has no layer '{layer}' to keep in higher precision; its matrix products are in {known}. "
+        "Name one of these, or a module that holds some of them."
+    )
