@@ -10,6 +10,7 @@ from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceContext
 
 DOMAIN = "com.microsoft"
+BLOCKED = "com.microsoft.nchwc"
 
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 _ANY = [*_FLOATS, *(f"tensor({kind})" for kind in ("int8", "uint8", "int16", "uint16", "int32", "int64", "bool"))]
@@ -26,9 +27,12 @@ def _like(source: int) -> Callable[[InferenceContext], None]:
     return infer
 
 
-def _attention(context: InferenceContext) -> None:
-    """(batch, places, hidden), as the queries are; values of another width are not ours."""
-    _like(0)(context)
+def _typed(context: InferenceContext) -> None:
+    """The first output has the type of the first input, and a shape that nobody asks for."""
+    if (kind := _type(context, 0)) is not None:
+        result = onnx.TypeProto()
+        result.tensor_type.elem_type = kind.tensor_type.elem_type
+        context.set_output_type(0, result)
 
 
 def _product(typed: int) -> Callable[[InferenceContext], None]:
@@ -58,11 +62,17 @@ def _type(context: InferenceContext, number: int) -> onnx.TypeProto | None:
     return context.get_input_type(number) if number < context.get_num_inputs() else None
 
 
-_INFERENCES: dict[str, Callable[[InferenceContext], None]] = {
-    "MultiHeadAttention": _attention,
-    **dict.fromkeys(("SkipLayerNormalization", "BiasGelu", "FastGelu", "QuickGelu"), _like(0)),
-    **dict.fromkeys(("FusedMatMul", "MatMulNBits", "DynamicQuantizeMatMul"), _product(0)),
-    "MatMulIntegerToFloat": _product(2),
+_LIKE = ("MultiHeadAttention", "SkipLayerNormalization", "BiasGelu", "FastGelu", "QuickGelu")
+_INFERENCES: dict[tuple[str, str], Callable[[InferenceContext], None]] = {
+    **{
+        (DOMAIN, name): _like(0) for name in _LIKE
+    },  # an attention gives what its queries are like, (batch, places, hidden)
+    **{(DOMAIN, name): _product(0) for name in ("FusedMatMul", "MatMulNBits", "DynamicQuantizeMatMul")},
+    (DOMAIN, "MatMulIntegerToFloat"): _product(2),
+    (DOMAIN, "FusedConv"): _typed,
+    # What onnxruntime makes of convolutions for the processor that it runs on.
+    **{(BLOCKED, name): _typed for name in ("Conv", "ReorderInput", "ReorderOutput", "MaxPool", "AveragePool")},
+    **{(BLOCKED, name): _typed for name in ("GlobalMaxPool", "GlobalAveragePool", "Upsample")},
 }
 
 
@@ -71,10 +81,10 @@ def known_to_onnx() -> Iterator[None]:
     """While the block runs, ONNX infers the types of these operators."""
     made = []
     try:
-        for name, infer in _INFERENCES.items():
+        for (domain, name), infer in _INFERENCES.items():
             schema = OpSchema(
                 name,
-                DOMAIN,
+                domain,
                 1,
                 inputs=[
                     OpSchema.FormalParameter("inputs", "Any", param_option=_MANY, is_homogeneous=False, min_arity=0)
@@ -86,8 +96,8 @@ def known_to_onnx() -> Iterator[None]:
             )
             schema.set_type_and_shape_inference_function(infer)
             onnx.defs.register_schema(schema)
-            made.append(name)
+            made.append((name, domain))
         yield
     finally:
-        for name in made:
-            onnx.defs.deregister_schema(name, 1, DOMAIN)
+        for name, domain in made:
+            onnx.defs.deregister_schema(name, 1, domain)
