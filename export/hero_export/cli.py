@@ -7,10 +7,11 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from hero_export import precision_commands
 from hero_export.bundle_commands import register
 from hero_export.command_options import (
     CHECKS,
@@ -41,6 +42,12 @@ app = typer.Typer(
 MAKE, SERVE = "Make a bundle", "Serve a bundle"
 """Headings of the list of commands."""
 
+EXPORTING = (
+    *("slots", "frames", "temporal_slots", "query_tokens", "max_batch", "answers", "caption_tokens"),
+    *("operators", "tokenizer", "frame_encoder"),
+)
+"""Options that only the export of a checkpoint has."""
+
 
 def main() -> None:
     """Entry point of the console script."""
@@ -55,10 +62,17 @@ def main() -> None:
 
 @app.command(rich_help_panel=MAKE)
 def onnx(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the hub id of one.")],
-    out: Annotated[
-        Path, typer.Option(help="The bundle: a new folder, or one to replace with --force.", rich_help_panel=OUTPUT)
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="Checkpoint folder, or the hub id of one; or a bundle, to add precisions to.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The bundle: a new folder, or one to replace with --force. A bundle as the source is amended without it.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     slots: Annotated[int, typer.Option(help="Slots of a cross-modal row.", rich_help_panel=SHAPES)] = RowGeometry.slots,
     frames: Annotated[
         int, typer.Option(help="Frames of a cross-modal row.", rich_help_panel=SHAPES)
@@ -99,13 +113,25 @@ def onnx(
     frame_encoder: Annotated[
         Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.", rich_help_panel=PARTS)
     ] = None,
+    precision: precision_commands.Precisions = None,
+    calibration: precision_commands.CalibrationFolder = None,
+    keep: precision_commands.Keep = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there.", rich_help_panel=OUTPUT)
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a checkpoint of any task to ONNX graphs with fused operators, compare them with the model, and write a bundle."""
+    """Export a checkpoint of any task to ONNX graphs with fused operators, compare them with the model, and write a bundle.
+
+    With --precision the graphs come in other precisions as well. A bundle that is there gets them added.
+    """
+    precision_commands.check_request(context, source, out, precision or (), EXPORTING)
+    variants: dict[str, Any] = {"precisions": precision, "calibration": calibration, "keep": keep}
+    if out is None or precision_commands.is_bundle(source):
+        precision_commands.amend_bundle(Path(source), out, force=force, dry_run=dry_run, as_json=as_json, **variants)
+        return
+    precision_commands.check_calibration(precision or (), calibration)
     geometry = partial(
         row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
     )
@@ -113,7 +139,7 @@ def onnx(
         from hero_export.dry_run import plan_export
 
         plan = plan_export(
-            checkpoint,
+            source,
             out,
             geometry=geometry,
             max_batch=max_batch,
@@ -123,14 +149,14 @@ def onnx(
             frame_encoder=frame_encoder,
             force=force,
         )
-        show_plan(plan, as_json=as_json)
+        show_plan(precision_commands.with_variants(plan, precision), as_json=as_json)
         return
     with stages() as stage:
         stage("Loading torch")
         from hero_export.bundle import export_bundle
 
         report = export_bundle(
-            checkpoint,
+            source,
             out,
             geometry=geometry,
             max_batch=max_batch,
@@ -142,8 +168,9 @@ def onnx(
             force=force,
             on_stage=stage,
         )
+        added = precision_commands.make_variants(out, None, on_stage=stage, **variants)
     if as_json:
-        typer.echo(report.to_json(), nl=False)
+        precision_commands.show_json(report, added)
         return
     console().print(report.to_rich())
     worst = report.worst
@@ -151,6 +178,7 @@ def onnx(
         f"Wrote {out}: {len(report.cases)} comparisons passed, the worst {worst.relative_error:.1e} of the scale "
         f"({worst.graph}, {worst.case})."
     )
+    precision_commands.show_variants(out, added)
 
 
 @app.command(rich_help_panel=MAKE)
@@ -313,6 +341,7 @@ def inspect(
 
 
 register(app)
+precision_commands.register(app, MAKE)
 
 if __name__ == "__main__":
     main()

@@ -212,7 +212,7 @@ class _Cast:
         """A weight in half precision, beside the one in float32."""
         array = array_of(value)
         with np.errstate(over="ignore"):  # looked for below
-            cast = array.astype(self._dtype)
+            cast: np.ndarray = array.astype(self._dtype)
         wide = cast.astype(np.float32)
         where = f"The weight '{value.name}' of graph '{self._name}' ({layer_of(node)})"
         advice = f"Keep that layer in fp32 (--keep {layer_of(node)}), or choose bf16, which has the range of fp32."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -22,13 +22,13 @@ from hero_export.precision.report import PRECISION_JSON, GraphPrecision, OutputE
 from hero_export.precision.running import executed_precision, run_graph
 from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
-from hero_export.variants import Amendment, amend
+from hero_export.variants import REPORTS_FOLDER, Amendment, amend
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.errors import EngineError
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import GraphSpec, Manifest
 from hero_sdk.signature import PublicKeys
-from hero_sdk.variants import ONNXRUNTIME, Variant, VariantGraph
+from hero_sdk.variants import ONNXRUNTIME, VARIANTS_FOLDER, Variant, VariantGraph
 
 Precision = Literal["fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -102,26 +102,50 @@ class PrecisionPlan:
 def plan_precisions(
     bundle: Path,
     manifest: Manifest,
-    precisions: Iterable[Precision],
+    precisions: Collection[Precision],
     *,
     calibration: Path | None,
     keep: Collection[str],
 ) -> PrecisionPlan:
     """Check what variants are to be made from; arguments and errors as for ``add_precisions``."""
+    require_calibration(precisions, calibration)
     rows = None if calibration is None else read_calibration(calibration, manifest)
-    if rows is None and "int8" in precisions:
-        raise PrecisionError(
-            "int8 rounds activations by ranges that real inputs have shown, and there is no calibration set; expected "
-            "--calibration. Make one with `hero-export calibrate`, or choose int8-dynamic, which needs none."
-        )
     kept = _kept_by_graph(bundle, manifest, keep)
-    graphs = {
+    graphs: dict[str, dict[str, str | None]] = {
         precision: {
             name: _reason_to_leave(bundle / spec.file, name, precision, rows) for name, spec in manifest.graphs.items()
         }
         for precision in precisions
     }
     return PrecisionPlan(rows, kept, graphs)
+
+
+def require_calibration(precisions: Collection[str], calibration: Path | None) -> None:
+    """Refuse int8 without a calibration set.
+
+    Raises:
+        PrecisionError: says how to get one.
+    """
+    if calibration is None and "int8" in precisions:
+        raise PrecisionError(
+            "int8 rounds activations by ranges that real inputs have shown, and there is no calibration set; expected "
+            "--calibration. Make one with `hero-export calibrate`, or choose int8-dynamic, which needs none."
+        )
+
+
+def planned_files(manifest: Manifest, plan: PrecisionPlan) -> dict[str, int | None]:
+    """The files that variants would add to a bundle, with their sizes where those can be told."""
+    files: dict[str, int | None] = {}
+    for precision, reasons in plan.graphs.items():
+        name = f"{ONNXRUNTIME}-{precision}"
+        for graph, spec in manifest.graphs.items():
+            if reasons[graph] is None:
+                # Half as large; in eight bits the tables of embeddings stay as they are.
+                size = manifest.files[spec.file].bytes // 2 if precision in HALVES else None
+                files[f"{VARIANTS_FOLDER}/{name}/{graph}.onnx"] = size
+        for report in (PRECISION_JSON, SCRIPT_FILE):
+            files[f"{REPORTS_FOLDER}/{VARIANTS_FOLDER}/{name}/{report}"] = None
+    return files
 
 
 def _kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, tuple[str, ...]]:
