@@ -19,7 +19,7 @@ from hero_export.precision.layers import is_of, is_product, layer_of, unknown_la
 from hero_export.precision.quantise import Quantisation, can_be_quantised, quantise_file
 from hero_export.precision.readback import Readback, read_precision, require_precision
 from hero_export.precision.report import PRECISION_JSON, GraphPrecision, OutputError, PrecisionReport
-from hero_export.precision.running import executed_precision, run_graph
+from hero_export.precision.running import executed_precision, output_errors, run_graph
 from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
 from hero_export.variants import REPORTS_FOLDER, Amendment, amend
@@ -39,15 +39,6 @@ COMPARED_ROWS = 16
 LARGEST_MEAN_ERROR = 0.25
 """As a share of the mean absolute value; beyond it a graph computes something else. Seen on a trained model: 0.0005 in fp16, 0.015
 in int8, 0.07 in int4-weights. Whether a precision is good enough its task says, not this."""
-
-_MASKS = {
-    "hidden": "segment_ids",
-    "clip_embeddings": "segment_ids",
-    "start": "clip_mask",
-    "end": "clip_mask",
-    "answer": "answer_mask",
-}
-"""The input that says which elements of an output mean something; all do where none is named."""
 
 
 def add_precisions(
@@ -276,34 +267,16 @@ def _compared_rows(spec: GraphSpec, graph: str, rows: CalibrationSet | None) -> 
 def _errors(
     source: Path, target: Path, graph: str, spec: GraphSpec, precision: str, rows: list[Arrays]
 ) -> tuple[OutputError, ...]:
-    expected, found = (run_graph(path, spec, rows) for path in (source, target))
-    errors = []
-    for tensor in spec.outputs:
-        wanted, got = (np.concatenate([one[tensor.name] for one in outputs]) for outputs in (expected, found))
-        used = _used(tensor.name, rows, wanted.shape)
-        wanted, got = wanted[used].astype(np.float64), got[used].astype(np.float64)
-        difference, size = np.abs(got - wanted), np.abs(wanted)
-        error = OutputError(
-            tensor.name,
-            largest=float(difference.max() / max(size.max(), 1e-12)),
-            mean=float(difference.mean() / max(size.mean(), 1e-12)),
-        )
+    errors = output_errors(run_graph(source, spec, rows), run_graph(target, spec, rows), rows)
+    for error in errors:
         # Written so that a NaN fails: every comparison with it is false.
         if not error.mean <= LARGEST_MEAN_ERROR:
             raise PrecisionError(
-                f"Output '{tensor.name}' of graph '{graph}' in {precision} differs from fp32 by {error.mean:.2g} of its mean; "
+                f"Output '{error.output}' of graph '{graph}' in {precision} differs from fp32 by {error.mean:.2g} of its mean; "
                 f"expected at most {LARGEST_MEAN_ERROR}. Values went beyond the type's range, or rows that are not like those of "
                 "the calibration set came by. Keep layers in fp32 with --keep, or choose another precision."
             )
-        errors.append(error)
-    return tuple(errors)
-
-
-def _used(output: str, rows: list[Arrays], shape: tuple[int, ...]) -> np.ndarray:
-    """Which elements count: slots that hold something, clips and answers that are there."""
-    mask = _MASKS.get(output)
-    seen = np.concatenate([row[mask] for row in rows]) > 0 if mask else np.ones(shape, dtype=bool)
-    return seen if seen.any() else np.ones(shape, dtype=bool)
+    return errors
 
 
 def _script(manifest: Manifest, precision: str, plan: PrecisionPlan) -> str:

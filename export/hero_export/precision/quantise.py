@@ -5,7 +5,8 @@ two products of attentions, whose operands are both computed; products with a ha
 logit of a statement), which cost nothing and decide much; and the layers that are kept.
 
 Only the products read what was rounded. onnxruntime's quantiser gives every reader of a tensor its rounded form, the residual
-connections included; here those read the tensor itself again, which costs no time and spares much of the error.
+connections and the outputs of the graph included; here those get the tensor itself again, which costs no time and spares much of
+the error.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ def quantise_file(
         _split_gemms(model)
     kept = select(model.graph, keep, graph)
     weighted = [node for node in model.graph if _is_weighted(node)]
-    chosen = [node for node in weighted if node not in kept and not _is_narrow(node)]
-    if precision != "int8":  # integer convolutions without known ranges are slower than those in float32
-        chosen = [node for node in chosen if node.op_type != "Conv"]
+    chosen = [node for node in quantisable(model.graph, precision) if node not in kept]
     if not chosen:
         raise PrecisionError(
             f"Graph '{graph}' has no matrix product that could be in {precision}: {len(weighted)} have a stored weight, and "
@@ -109,8 +108,14 @@ def quantise_file(
 
 def can_be_quantised(path: Path, precision: Quantisation) -> bool:
     """Whether a graph has a product that this precision is for."""
-    nodes = [node for node in onnx_ir.load(path).graph if _is_weighted(node) and not _is_narrow(node)]
-    return any(precision == "int8" or node.op_type != "Conv" for node in nodes)
+    return bool(quantisable(onnx_ir.load(path).graph, precision))
+
+
+def quantisable(nodes: Iterable[onnx_ir.Node], precision: Quantisation) -> list[onnx_ir.Node]:
+    """The products that a precision is for: of a stored weight, with more than a handful of outputs."""
+    found = [node for node in nodes if _is_weighted(node) and not _is_narrow(node)]
+    # Integer convolutions without known ranges are slower than those in float32.
+    return found if precision == "int8" else [node for node in found if node.op_type != "Conv"]
 
 
 def _is_weighted(node: onnx_ir.Node) -> bool:
@@ -250,8 +255,14 @@ def _spare_other_readers(model: onnx_ir.Model, names: set[str]) -> None:
         maker = None if source is None else source.producer()
         if maker is None or maker.op_type != "QuantizeLinear":
             continue
-        exact = maker.inputs[0]
-        for use in list(rounded.outputs[0].uses()):
+        exact, value = maker.inputs[0], rounded.outputs[0]
+        assert exact is not None
+        for number, output in enumerate(model.graph.outputs):
+            if output is value:
+                exact.shape, exact.type = value.shape, value.type
+                value.name, exact.name = f"{value.name}.rounded", value.name
+                model.graph.outputs[number] = exact
+        for use in list(value.uses()):
             reader = use.node
             quantised = reader.name in names or any(
                 use.node.op_type == "QuantizeLinear" for value in reader.outputs for use in value.uses()

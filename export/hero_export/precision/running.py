@@ -16,12 +16,24 @@ import onnx_ir
 
 from hero_export.precision.cast import HALVES
 from hero_export.precision.readback import Readback, precision_of
+from hero_export.precision.report import OutputError
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.engines.onnxruntime import open_session
 from hero_sdk.errors import EngineError
 from hero_sdk.manifest import GraphSpec
 
 CPU = "CPUExecutionProvider"
+
+_TINY = 1e-12
+
+_MASKS = {
+    "hidden": "segment_ids",
+    "clip_embeddings": "segment_ids",
+    "start": "clip_mask",
+    "end": "clip_mask",
+    "answer": "answer_mask",
+}
+"""The input that says which elements of an output mean something; all do where none is named."""
 
 
 def executed_precision(path: Path) -> Readback:
@@ -68,6 +80,33 @@ def run_graph(path: Path, spec: GraphSpec, rows: Sequence[Mapping[str, np.ndarra
         session = open_session(path, providers=[CPU])
         names = [tensor.name for tensor in spec.outputs]
         return [dict(zip(names, session.run(names, dict(row)), strict=True)) for row in rows]
+
+
+def output_errors(
+    expected: Sequence[Arrays], found: Sequence[Arrays], rows: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[OutputError, ...]:
+    """How far outputs are from those that are expected, where they mean something: slots that hold something, clips that are there.
+
+    Args:
+        expected, found: outputs of each row.
+        rows: the inputs.
+    """
+    errors = []
+    for name in expected[0]:
+        wanted, got = (np.concatenate([one[name] for one in outputs]) for outputs in (expected, found))
+        mask = _MASKS.get(name)
+        seen = np.concatenate([row[mask] for row in rows]) > 0 if mask else np.ones(wanted.shape, dtype=bool)
+        if seen.any():
+            wanted, got = wanted[seen], got[seen]
+        difference, size = np.abs(got.astype(np.float64) - wanted), np.abs(wanted.astype(np.float64))
+        errors.append(
+            OutputError(
+                name,
+                largest=float(difference.max() / max(size.max(), _TINY)),
+                mean=float(difference.mean() / max(size.mean(), _TINY)),
+            )
+        )
+    return tuple(errors)
 
 
 def _is_bfloat(model: onnx_ir.Model) -> bool:
