@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from hero_export.errors import FusionError, VerificationError
+from hero_export.errors import CalibrationError, FusionError, PrecisionError, VerificationError
 from hero_sdk.errors import BundleError, EngineError, HeroError, HubError, MissingPackageError, SignatureError
 
 
@@ -24,13 +24,13 @@ class ExitCode(IntEnum):
     """What was named cannot be used: a checkpoint, a shape, a key, a place to write to."""
 
     REFUSED = 4
-    """A bundle is incomplete, altered, of another format, or its parts do not go together."""
+    """A bundle is incomplete, altered, of another format, or its parts do not go together, such as a stale calibration set."""
 
     SIGNATURE = 5
     """A bundle is unsigned, or another key signed it."""
 
     VERIFICATION = 6
-    """An exported graph is not fused, or does not compute what the model computes."""
+    """An exported graph is not fused, not in the precision that was asked for, or does not compute what the model computes."""
 
     ENVIRONMENT = 7
     """A package is missing, or an engine fails on this machine."""
@@ -48,7 +48,9 @@ class ExitCode(IntEnum):
 _CODES: tuple[tuple[type[HeroError], ExitCode], ...] = (
     (SignatureError, ExitCode.SIGNATURE),
     (BundleError, ExitCode.REFUSED),
+    (CalibrationError, ExitCode.REFUSED),
     (FusionError, ExitCode.VERIFICATION),
+    (PrecisionError, ExitCode.VERIFICATION),
     (VerificationError, ExitCode.VERIFICATION),
     (MissingPackageError, ExitCode.ENVIRONMENT),
     (EngineError, ExitCode.ENVIRONMENT),

@@ -195,7 +195,7 @@ def check_calibration(precisions: Collection[PrecisionChoice], calibration: Path
     """Refuse int8 without a calibration set before anything takes time.
 
     Raises:
-        PrecisionError: says how to get one.
+        CalibrationError: says how to get one.
     """
     if variants_of(precisions):
         from hero_export.precision.making import require_calibration

@@ -74,7 +74,8 @@ def cast_graph(model: onnx_ir.Model, precision: HalfPrecision, *, keep: Collecti
         graph: its name, for messages.
 
     Raises:
-        PrecisionError: a weight that the type cannot hold, a layer to keep that is not there, or control flow.
+        PrecisionError: a weight that the type cannot hold, or control flow.
+        ExportError: a layer to keep that is not there.
     """
     graph = graph or model.graph.name or "graph"
     InlinePass()(model)

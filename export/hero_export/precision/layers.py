@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 import onnx_ir
 
-from hero_export.errors import PrecisionError
+from hero_export.errors import ExportError
 from hero_export.onnx_export import MODULE_PATH
 
 PRODUCTS = frozenset(
@@ -46,7 +46,7 @@ def select(nodes: Iterable[onnx_ir.Node], layers: Collection[str], graph: str) -
         graph: its name, for the message.
 
     Raises:
-        PrecisionError: a name that no node has.
+        ExportError: a name that no node has.
     """
     chosen: set[onnx_ir.Node] = set()
     nodes = list(nodes)
@@ -63,10 +63,10 @@ def is_of(node: onnx_ir.Node, layer: str) -> bool:
     return node.name == layer or f".{layer}." in f".{layer_of(node)}."
 
 
-def unknown_layer(layer: str, where: str, nodes: Iterable[onnx_ir.Node]) -> PrecisionError:
+def unknown_layer(layer: str, where: str, nodes: Iterable[onnx_ir.Node]) -> ExportError:
     """The error about a layer that nothing has, with those that there are."""
     known = sorted({layer_of(node) for node in nodes if is_product(node)})
-    return PrecisionError(
+    return ExportError(
         f"Graph '{where}' has no layer '{layer}' to keep in higher precision; its matrix products are in {known}. "
         "Name one of these, or a module that holds some of them."
     )

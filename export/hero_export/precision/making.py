@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 import onnx_ir
 
-from hero_export.errors import FusionError, PrecisionError
+from hero_export.errors import CalibrationError, FusionError, PrecisionError
 from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model
 from hero_export.operators import fused_counts
 from hero_export.precision.calibration import CalibrationSet, read_calibration
@@ -68,7 +68,8 @@ def add_precisions(
         PrecisionError: a graph cannot be had in a precision, is not in it when it is read back, or computes something else.
         CalibrationError: no calibration set where one is needed, a stale or a damaged one.
         FusionError: a graph lost a fused operator.
-        BundleError, SignatureError, ExportError: as ``amend``.
+        ExportError: a layer to keep that no graph has, and as ``amend``.
+        BundleError, SignatureError: as ``amend``.
     """
     with amend(bundle, out, force=force, require_signature=require_signature) as amendment:
         plan = plan_precisions(amendment.folder, amendment.manifest, precisions, calibration=calibration, keep=keep)
@@ -115,10 +116,10 @@ def require_calibration(precisions: Collection[str], calibration: Path | None) -
     """Refuse int8 without a calibration set.
 
     Raises:
-        PrecisionError: says how to get one.
+        CalibrationError: says how to get one.
     """
     if calibration is None and "int8" in precisions:
-        raise PrecisionError(
+        raise CalibrationError(
             "int8 rounds activations by ranges that real inputs have shown, and there is no calibration set; expected "
             "--calibration. Make one with `hero-export calibrate`, or choose int8-dynamic, which needs none."
         )

@@ -24,7 +24,7 @@ import onnx
 import onnx_ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
-from hero_export.errors import PrecisionError
+from hero_export.errors import CalibrationError, PrecisionError
 from hero_export.onnx_export import MODULE_PATH
 from hero_export.precision.cast import check_file, save_model
 from hero_export.precision.layers import layer_of, select
@@ -68,7 +68,9 @@ def quantise_file(
         The layers with a stored weight that stayed in float32.
 
     Raises:
-        PrecisionError: no rows to calibrate with, a layer to keep that is not there, nothing to quantise, or an invalid result.
+        CalibrationError: no rows to calibrate with.
+        PrecisionError: nothing to quantise, or an invalid result.
+        ExportError: a layer to keep that is not there.
     """
     graph = graph or source.stem
     model = onnx_ir.load(source)
@@ -99,7 +101,7 @@ def quantise_file(
         result = onnx_ir.external_data.load_to_model(onnx_ir.load(made))
         if not any(node.op_type == "Conv" for node in chosen):  # there ranges of rounded tensors stand for activations
             _spare_other_readers(result, set(names))
-        _keep_modules(model, result)
+        _keep_names(model, result)
         RemoveUnusedNodesPass()(result)
         save_model(result, target, beside=source.with_name(f"{source.name}.data").exists())
     check_file(target, graph)
@@ -194,7 +196,7 @@ def _quantise_static(
 
     reader = _Rows(rows)
     if reader.empty:
-        raise PrecisionError(
+        raise CalibrationError(
             f"There are no calibration rows of graph '{graph}'; expected real inputs, from which int8 takes the ranges of "
             "activations. Write them with `hero-export calibrate`, or choose int8-dynamic."
         )
@@ -271,17 +273,17 @@ def _spare_other_readers(model: onnx_ir.Model, names: set[str]) -> None:
                 reader.replace_input_with(use.idx, exact)
 
 
-def _keep_modules(source: onnx_ir.Model, made: onnx_ir.Model) -> None:
-    """Note the modules again at the products that onnxruntime replaced."""
-    modules = {
-        node.name: node.metadata_props[MODULE_PATH] for node in source.graph if MODULE_PATH in node.metadata_props
-    }
+def _keep_names(source: onnx_ir.Model, made: onnx_ir.Model) -> None:
+    """Give the products that onnxruntime replaced the names and modules of those that they stand for."""
+    modules = {node.name: node.metadata_props.get(MODULE_PATH) for node in source.graph}
     for node in made.graph:
         name = node.name or ""
         for ending in ("_quant", "_Q8", "_Q4"):
             name = name.removesuffix(ending)
-        if MODULE_PATH not in node.metadata_props and name in modules:
-            node.metadata_props[MODULE_PATH] = modules[name]
+        if name in modules:
+            node.name = name
+            if (module := modules[name]) is not None:
+                node.metadata_props[MODULE_PATH] = module
 
 
 class _Rows:
