@@ -26,12 +26,15 @@ from hero_export.variants import REPORTS_FOLDER, Amendment, amend
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.errors import EngineError
 from hero_sdk.hub import Stage
-from hero_sdk.manifest import GraphSpec, Manifest
+from hero_sdk.manifest import ANSWER_GRAPH, MOMENT_GRAPH, STATEMENT_GRAPH, GraphSpec, Manifest
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import ONNXRUNTIME, VARIANTS_FOLDER, Variant, VariantGraph
 
 Precision = Literal["fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+HEADS = (MOMENT_GRAPH, ANSWER_GRAPH, STATEMENT_GRAPH)
+"""Graphs that few bits are not for: a hundredth of the multiply-adds, and the last step to every logit."""
 
 COMPARED_ROWS = 16
 """Rows on which a variant's graph is compared with the fp32 one."""
@@ -105,7 +108,7 @@ def plan_precisions(
     kept = _kept_by_graph(bundle, manifest, keep)
     graphs: dict[str, dict[str, str | None]] = {
         precision: {
-            name: _reason_to_leave(bundle / spec.file, name, precision, rows) for name, spec in manifest.graphs.items()
+            name: reason_to_leave(bundle / spec.file, name, precision, rows) for name, spec in manifest.graphs.items()
         }
         for precision in precisions
     }
@@ -157,9 +160,19 @@ def _kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> d
     return {name: tuple(layers) for name, layers in kept.items()}
 
 
-def _reason_to_leave(path: Path, graph: str, precision: Precision, rows: CalibrationSet | None) -> str | None:
+def reason_to_leave(path: Path, graph: str, precision: Precision, rows: CalibrationSet | None) -> str | None:
+    """Why a graph stays in float32 in a variant; None where it does not.
+
+    Args:
+        path: of its ONNX file.
+        graph: its name.
+        precision: of the variant.
+        rows: what there is to calibrate with.
+    """
     if precision in HALVES:
         return None
+    if graph in HEADS:
+        return "it is a head, whose time is nothing and whose rounding would show in every logit"
     if not can_be_quantised(path, cast("Quantisation", precision)):
         return f"it has no matrix product with a stored weight that {precision} is for"
     if precision == "int8" and rows is not None and graph not in rows.record.graphs:

@@ -19,8 +19,8 @@ from hero_export.errors import PrecisionError
 from hero_export.precision.calibration import CalibrationSet
 from hero_export.precision.cast import HALVES, HalfPrecision, cast_file
 from hero_export.precision.layers import is_product, layer_of
-from hero_export.precision.making import Precision
-from hero_export.precision.quantise import Quantisation, can_be_quantised, quantisable, quantise_file
+from hero_export.precision.making import Precision, reason_to_leave
+from hero_export.precision.quantise import Quantisation, quantisable, quantise_file
 from hero_export.precision.running import output_errors, run_graph
 from hero_sdk.manifest import GraphSpec, Manifest
 
@@ -172,7 +172,7 @@ def rank_bundle(
     for graph, spec in manifest.graphs.items():
         rows = [row for _, row in zip(range(RANKED_ROWS), calibration.rows(graph), strict=False)]
         path = bundle / spec.file
-        if rows and (precision in HALVES or can_be_quantised(path, cast("Quantisation", precision))):
+        if rows and reason_to_leave(path, graph, precision, calibration) is None:
             found += rank_layers(path, spec, precision, rows, graph, calibrated=list(calibration.rows(graph)))
     return sorted(found, key=lambda one: -one.error)
 

@@ -1,4 +1,4 @@
-"""A tiny checkpoint, exported once by the command for all tests here."""
+"""Tiny checkpoints, each exported once by the command for all tests here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from hero_export import export_bundle, forms
 from hero_export.cli import app
 from hero_export.graphs import Graph
 from hero_train.model.hero import HeroModel
-from tests.integration.export.exported import OPTIONS, Exported
-from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH, write_checkpoint
+from tests.integration.export.exported import OPERATORS, OPTIONS, Exported
+from tests.tiny_checkpoint import (
+    ANSWERS,
+    CAPTION_TOKENS,
+    GEOMETRY,
+    MAX_BATCH,
+    TEXT_GEOMETRY,
+    make_task_model,
+    write_checkpoint,
+    write_model,
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +34,27 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     result = CliRunner().invoke(app, ["onnx", str(checkpoint), "--out", str(folder / "bundle"), *OPTIONS])
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in folder.iterdir()) == ["bundle", "checkpoint"]
+    return Exported(checkpoint, folder / "bundle", json.loads(result.stdout), result.stderr)
+
+
+@pytest.fixture(scope="session", params=list(OPERATORS))
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def exported_task(task: str, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("task")
+    checkpoint = write_model(folder / "checkpoint", make_task_model(task))
+    geometry = TEXT_GEOMETRY
+    options = [
+        *("--slots", str(geometry.slots), "--frames", str(geometry.frames)),
+        *("--temporal-slots", str(geometry.temporal_slots), "--query-tokens", str(geometry.query_tokens)),
+        *("--answers", str(ANSWERS), "--caption-tokens", str(CAPTION_TOKENS)),
+        *("--max-batch", str(MAX_BATCH), "--operators", OPERATORS[task], "--json"),
+    ]
+    result = CliRunner().invoke(app, ["onnx", str(checkpoint), "--out", str(folder / "bundle"), *options])
+    assert result.exit_code == 0, result.output
     return Exported(checkpoint, folder / "bundle", json.loads(result.stdout), result.stderr)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, STATEMENTS
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH
+
+OPERATORS = {QUESTION_ANSWERING: "standard", STATEMENTS: "onnxruntime", CAPTIONING: "auto"}
+"""Each task in another form, so that all forms are exported."""
 
 GRAPHS = ("cross_modal", "temporal", "query", "moment")
 OPTIONS = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import hero_sdk
 from hero_export import inspect_bundle
 from hero_export import verify_paths as verify_paths_module
 from hero_export.cases import CaseMaker
-from hero_export.cli import app
 from hero_export.graphs import graphs_of
 from hero_export.verify import GraphRunner, verify_graph
 from hero_export.verify_paths import RunnerEngine, verify_paths
@@ -31,7 +28,7 @@ from hero_sdk.video_inputs import video_inputs
 from hero_train.model.answers import HeroForQuestionAnswering, HeroForStatements
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.model.hero import HeroEncoders
-from tests.integration.export.exported import Exported
+from tests.integration.export.exported import OPERATORS, Exported
 from tests.integration.export.test_refusals import alter_weight
 from tests.tiny_checkpoint import (
     ANSWERS,
@@ -40,33 +37,8 @@ from tests.tiny_checkpoint import (
     SENTENCES,
     TEXT_GEOMETRY,
     make_task_model,
-    write_model,
 )
 from tests.tiny_videos_in_memory import odd_videos
-
-OPERATORS = {QUESTION_ANSWERING: "standard", STATEMENTS: "onnxruntime", CAPTIONING: "auto"}
-"""Each task in another form, so that all forms are exported."""
-
-
-@pytest.fixture(scope="session", params=list(OPERATORS))
-def task(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def exported_task(task: str, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("task")
-    checkpoint = write_model(folder / "checkpoint", make_task_model(task))
-    geometry = TEXT_GEOMETRY
-    options = [
-        *("--slots", str(geometry.slots), "--frames", str(geometry.frames)),
-        *("--temporal-slots", str(geometry.temporal_slots), "--query-tokens", str(geometry.query_tokens)),
-        *("--answers", str(ANSWERS), "--caption-tokens", str(CAPTION_TOKENS)),
-        *("--max-batch", str(MAX_BATCH), "--operators", OPERATORS[task], "--json"),
-    ]
-    result = CliRunner().invoke(app, ["onnx", str(checkpoint), "--out", str(folder / "bundle"), *options])
-    assert result.exit_code == 0, result.output
-    return Exported(checkpoint, folder / "bundle", json.loads(result.stdout), result.stderr)
 
 
 @pytest.fixture
