@@ -92,13 +92,19 @@ class PrecisionReport:
         said = [f"{graph} stays in fp32: {reason}." for graph, reason in self.left.items()]
         obstacles = {one.obstacle for one in self.graphs if one.obstacle}
         said += [f"{self.variant} does not run on this machine: {obstacle}" for obstacle in sorted(obstacles)[:1]]
-        others = {kind for one in self.graphs for kind in one.executed if kind not in one.products}
-        if others:
+        lost = sum(one.products.get(self.precision, 0) - one.executed.get(self.precision, 0) for one in self._running())
+        if lost > 0:
+            total = sum(one.products.get(self.precision, 0) for one in self._running())
+            others = {kind for one in self._running() for kind in one.executed if kind not in one.products}
             said.append(
-                f"onnxruntime has no products in {self.precision} for this CPU and runs them in {', '.join(sorted(others))}: the "
-                "variant is smaller, and for other devices."
+                f"onnxruntime has no {self.precision} for {lost} of the {total} products on this CPU and runs them in "
+                f"{', '.join(sorted(others)) or 'fp32'}: the variant is smaller, and for other devices."
             )
         return said
+
+    def _running(self) -> list[GraphPrecision]:
+        """The graphs that run on this machine."""
+        return [one for one in self.graphs if not one.obstacle]
 
 
 COLUMNS = (
