@@ -8,7 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hero_export.errors import ExportError, FusionError, GeometryError, VerificationError
+from hero_export.errors import (
+    CalibrationError,
+    ExportError,
+    FusionError,
+    GeometryError,
+    PrecisionError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from hero_export.bundle import export_bundle
@@ -16,16 +23,22 @@ if TYPE_CHECKING:
     from hero_export.frame_encoder import export_frame_encoder
     from hero_export.hub import pull_bundle, push_bundle
     from hero_export.inspection import inspect_bundle
+    from hero_export.precision.calibrating import calibrate_bundle
+    from hero_export.precision.making import add_precisions
     from hero_export.report import ExportReport
     from hero_export.signing import make_keys, sign_bundle
     from hero_export.triton import write_repository
 
 __all__ = [
+    "CalibrationError",
     "ExportError",
     "ExportReport",
     "FusionError",
     "GeometryError",
+    "PrecisionError",
     "VerificationError",
+    "add_precisions",
+    "calibrate_bundle",
     "diff_bundles",
     "export_bundle",
     "export_frame_encoder",
@@ -39,6 +52,8 @@ __all__ = [
 
 _HOMES = {
     "ExportReport": "hero_export.report",
+    "add_precisions": "hero_export.precision.making",
+    "calibrate_bundle": "hero_export.precision.calibrating",
     "diff_bundles": "hero_export.diff",
     "export_bundle": "hero_export.bundle",
     "export_frame_encoder": "hero_export.frame_encoder",

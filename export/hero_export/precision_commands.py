@@ -218,16 +218,22 @@ def amend_bundle(
     if dry_run:
         show_plan(_plan(bundle, out, precisions, calibration=calibration, keep=keep, force=force), as_json=as_json)
         return
+    from hero_sdk.bundle_files import SIGNATURE_FILE
+
+    signed = (bundle / SIGNATURE_FILE).exists()
     with stages() as stage:
         stage("Reading the bundle")
         reports = make_variants(
             bundle, out, precisions=precisions, calibration=calibration, keep=keep, force=force, on_stage=stage
         )
     if as_json:
-        content = {"bundle": str(out or bundle), "variants": [dataclasses.asdict(one) for one in reports]}
+        told = [dataclasses.asdict(one) for one in reports]
+        content = {"bundle": str(out or bundle), "signature_dropped": signed, "variants": told}
         typer.echo(json.dumps(content, indent=2))
         return
     show_variants(out or bundle, reports)
+    if signed:
+        typer.echo("Its signature is gone, for nobody signed what it holds now. Sign it again with: hero-export sign")
 
 
 def make_variants(

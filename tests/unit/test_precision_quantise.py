@@ -101,19 +101,6 @@ def test_convolutions_on_pictures(tmp_path: Path) -> None:
     assert not can_be_quantised(source, "int8-dynamic")
 
 
-def test_rounding_around_zero_for_other_engines(tmp_path: Path) -> None:
-    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
-    write_exported(source, RETRIEVAL, "query")
-    quantise_file(source, target, "int8", rows=rows_of(RETRIEVAL, "query"), symmetric=True)
-    model = onnx.load(str(target))
-    zeros = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    stored = {weight.name: weight for weight in model.graph.initializer}
-    assert zeros
-    for name in zeros:
-        assert stored[name].data_type == onnx.TensorProto.INT8
-        assert not onnx.numpy_helper.to_array(stored[name]).any()
-
-
 def test_what_cannot_be_quantised_is_refused(tmp_path: Path) -> None:
     source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
     write_chain(source, [np.eye(16)])

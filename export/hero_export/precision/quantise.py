@@ -50,7 +50,6 @@ def quantise_file(
     rows: Iterable[Mapping[str, np.ndarray]] = (),
     keep: Collection[str] = (),
     graph: str = "",
-    symmetric: bool = False,
 ) -> frozenset[str]:
     """Write the graph of an ONNX file in eight bits, or with its weights in eight or four, and check it with ONNX's own checker.
 
@@ -62,7 +61,6 @@ def quantise_file(
         rows: inputs of the graph, for "int8".
         keep: layers that stay in float32, see ``layers.select``.
         graph: its name, for messages.
-        symmetric: round activations to int8 around 0, as TensorRT asks for, and not to uint8.
 
     Returns:
         The layers with a stored weight that stayed in float32.
@@ -92,7 +90,7 @@ def quantise_file(
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "made.onnx"
         onnx_ir.save(model, prepared, external_data="prepared.data")
         if precision == "int8":
-            _quantise_static(prepared, made, rows, names, graph, symmetric=symmetric)
+            _quantise_static(prepared, made, rows, names, graph)
         elif precision == "int8-dynamic":
             _quantise_dynamic(prepared, made, names)
         else:
@@ -189,8 +187,6 @@ def _quantise_static(
     rows: Iterable[Mapping[str, np.ndarray]],
     names: list[str],
     graph: str,
-    *,
-    symmetric: bool,
 ) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -212,12 +208,11 @@ def _quantise_static(
         op_types_to_quantize=sorted(kinds),
         nodes_to_exclude=left,
         per_channel=True,
-        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         # Measured on a trained model: entropy chose the same ranges, and percentiles cut off what single clips live on.
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={
-            "ActivationSymmetric": symmetric,
             "MatMulConstBOnly": True,
             # A product whose result is rounded too is no faster and errs more; a network of convolutions is rounded throughout.
             "OpTypesToExcludeOutputQuantization": [] if convolutional else ["MatMul", "Gemm"],

@@ -135,8 +135,11 @@ def test_a_bundle_is_amended_in_its_place(copy: Path, run: RunExport) -> None:
     assert planned.code == 0, planned.err
     assert "variants/onnxruntime-fp16/query.onnx" in planned.out
     assert not read_bundle(copy).variants
+    (copy / "manifest.sig").write_bytes(b"0" * 64)
     done = run("onnx", copy, "--precision", "fp16", "--keep", "query:query.projection")
     assert done.code == 0, done.err
+    assert "Its signature is gone" in done.out
+    assert not (copy / "manifest.sig").exists()
     assert "runs them in fp32: the variant is smaller" in " ".join(done.out.split())
     manifest = read_bundle(copy)
     assert manifest.variants["onnxruntime-fp16"].graphs["query"].products["fp32"] == 1
