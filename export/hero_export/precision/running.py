@@ -98,7 +98,8 @@ def output_errors(
         seen = np.concatenate([row[mask] for row in rows]) > 0 if mask else np.ones(wanted.shape, dtype=bool)
         if seen.any():
             wanted, got = wanted[seen], got[seen]
-        difference, size = np.abs(got.astype(np.float64) - wanted), np.abs(wanted.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # infinity beside infinity is a finding, not a mishap
+            difference, size = np.abs(got.astype(np.float64) - wanted), np.abs(wanted.astype(np.float64))
         errors.append(
             OutputError(
                 name,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 import hero_sdk
 from hero_export.cli import app
+from hero_export.precision import making
 from hero_export.precision.calibration import read_calibration
+from hero_export.precision.cast import cast_file
 from hero_export.precision.readback import read_precision
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.errors import BundleError
@@ -191,3 +197,67 @@ def test_a_stale_calibration_is_refused_by_the_command(
     assert "CalibrationError: Stale calibration" in done.err
     assert content(copy) == before
     assert run("onnx", exported.checkpoint, "--precision", "fp16").code == 3  # no --out
+
+
+def copied_unchanged(source: Path, target: Path, *_: object, **__: object) -> frozenset[str]:
+    """A converter that falls back to fp32 without a word."""
+    shutil.copyfile(source, target)
+    return frozenset()
+
+
+def with_an_infinity(source: Path, target: Path, precision: str, **options: object) -> None:
+    """A cast that lets a weight go beyond the range."""
+    cast_file(source, target, precision, **options)  # type: ignore[arg-type]
+
+    def spoil(model: onnx.ModelProto) -> None:
+        weight = max(model.graph.initializer, key=lambda one: np.prod(one.dims))
+        weight.CopyFrom(numpy_helper.from_array(np.full(tuple(weight.dims), np.inf, np.float16), weight.name))
+
+    rewrite_file(target, spoil)
+
+
+def with_a_norm_taken_apart(source: Path, target: Path, precision: str, **options: object) -> None:
+    """A cast that loses a fused operator: a norm that is spelt out."""
+    cast_file(source, target, precision, **options)  # type: ignore[arg-type]
+
+    def spoil(model: onnx.ModelProto) -> None:
+        nodes = list(model.graph.node)
+        place = next((number for number, node in enumerate(nodes) if node.op_type == "LayerNormalization"), None)
+        if place is not None:
+            nodes[place] = helper.make_node("Identity", nodes[place].input[:1], nodes[place].output)
+            del model.graph.node[:]
+            model.graph.node.extend(nodes)
+
+    rewrite_file(target, spoil)
+
+
+def rewrite_file(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.load(str(path))
+    change(model)
+    onnx.save(model, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "sabotage", "precision", "message"),
+    [
+        ("quantise_file", copied_unchanged, "int8-dynamic", "is not in int8-dynamic: it has 0.0% of its multiply-adds"),
+        ("cast_file", copied_unchanged, "bf16", "is not in bf16: it has 0.0% of its multiply-adds"),
+        ("cast_file", with_an_infinity, "fp16", "in fp16 differs from fp32 by inf"),
+        ("cast_file", with_a_norm_taken_apart, "fp16", "FusionError: Graph 'cross_modal' has the fused operators"),
+    ],
+)
+def test_a_converter_that_does_something_else_is_caught(
+    name: str,
+    sabotage: Callable[..., object],
+    precision: str,
+    message: str,
+    copy: Path,
+    run: RunExport,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(making, name, sabotage)
+    before = content(copy)
+    done = run("onnx", copy, "--precision", precision)
+    assert done.code == 6, done.err
+    assert message in done.err
+    assert content(copy) == before
