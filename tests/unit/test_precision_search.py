@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hero_export.errors import PrecisionError
 from hero_export.precision.quantise import quantise_file
 from hero_export.precision.running import output_errors, run_graph
 from hero_export.precision.search import rank_layers, search_layers
@@ -61,6 +62,26 @@ def test_a_budget_that_cannot_be_kept_is_said() -> None:
 def test_a_metric_that_is_no_number_is_no_success() -> None:
     found = search_layers(lambda kept: float("nan"), LAYERS[:2], baseline=80.0, budget=1.0)
     assert not found.reached
+
+
+def test_a_candidate_that_cannot_be_made_counts_as_lost() -> None:
+    """As when everything is kept, and nothing is left to round."""
+
+    def metric(kept: frozenset[str]) -> float:
+        if len(kept) == len(LAYERS):
+            raise PrecisionError("nothing to quantise")
+        return 70.0 + len(kept) / 10
+
+    found = search_layers(metric, LAYERS, baseline=80.0, budget=1.0)
+    assert not found.reached
+    assert found.metric == 70.8
+    assert found.trail[-1].metric is None
+
+    def refuses(kept: frozenset[str]) -> float:
+        raise PrecisionError("no such graph")
+
+    with pytest.raises(PrecisionError, match="no such graph"):
+        search_layers(refuses, LAYERS, baseline=80.0, budget=1.0)
 
 
 def test_trials_are_counted() -> None:

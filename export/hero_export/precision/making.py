@@ -108,7 +108,8 @@ def plan_precisions(
     kept = _kept_by_graph(bundle, manifest, keep)
     graphs: dict[str, dict[str, str | None]] = {
         precision: {
-            name: reason_to_leave(bundle / spec.file, name, precision, rows) for name, spec in manifest.graphs.items()
+            name: reason_to_leave(bundle / spec.file, name, precision, rows, kept[name])
+            for name, spec in manifest.graphs.items()
         }
         for precision in precisions
     }
@@ -160,7 +161,9 @@ def _kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> d
     return {name: tuple(layers) for name, layers in kept.items()}
 
 
-def reason_to_leave(path: Path, graph: str, precision: Precision, rows: CalibrationSet | None) -> str | None:
+def reason_to_leave(
+    path: Path, graph: str, precision: Precision, rows: CalibrationSet | None, keep: Collection[str] = ()
+) -> str | None:
     """Why a graph stays in float32 in a variant; None where it does not.
 
     Args:
@@ -168,6 +171,7 @@ def reason_to_leave(path: Path, graph: str, precision: Precision, rows: Calibrat
         graph: its name.
         precision: of the variant.
         rows: what there is to calibrate with.
+        keep: its layers that stay in float32 anyway.
     """
     if precision in HALVES:
         return None
@@ -175,6 +179,8 @@ def reason_to_leave(path: Path, graph: str, precision: Precision, rows: Calibrat
         return "it is a head, whose time is nothing and whose rounding would show in every logit"
     if not can_be_quantised(path, cast("Quantisation", precision)):
         return f"it has no matrix product with a stored weight that {precision} is for"
+    if not can_be_quantised(path, cast("Quantisation", precision), keep):
+        return "all of its layers are kept"
     if precision == "int8" and rows is not None and graph not in rows.record.graphs:
         return "the calibration set has no rows of it"
     return None

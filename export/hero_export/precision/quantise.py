@@ -27,7 +27,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, R
 from hero_export.errors import CalibrationError, PrecisionError
 from hero_export.onnx_export import MODULE_PATH
 from hero_export.precision.cast import check_file, save_model
-from hero_export.precision.layers import layer_of, select
+from hero_export.precision.layers import is_of, layer_of, select
 
 Quantisation = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights"]
 
@@ -106,9 +106,10 @@ def quantise_file(
     return frozenset(layer_of(node) for node in weighted if node not in chosen)
 
 
-def can_be_quantised(path: Path, precision: Quantisation) -> bool:
-    """Whether a graph has a product that this precision is for."""
-    return bool(quantisable(onnx_ir.load(path).graph, precision))
+def can_be_quantised(path: Path, precision: Quantisation, keep: Collection[str] = ()) -> bool:
+    """Whether a graph has a product that this precision is for, beside those of the layers that are kept."""
+    products = quantisable(onnx_ir.load(path).graph, precision)
+    return any(not any(is_of(node, layer) for layer in keep) for node in products)
 
 
 def quantisable(nodes: Iterable[onnx_ir.Node], precision: Quantisation) -> list[onnx_ir.Node]:

@@ -52,12 +52,12 @@ class Trial:
 
     Attributes:
         kept: layers in float32, the most sensitive first.
-        metric: of the task.
+        metric: of the task; None where the candidate could not be made, as when everything is kept.
         within: whether it loses no more than the budget.
     """
 
     kept: tuple[str, ...]
-    metric: float
+    metric: float | None
     within: bool
 
 
@@ -88,7 +88,7 @@ def search_layers(
     """Find a small set of layers to keep in float32.
 
     Args:
-        metric: measures the task; called once per candidate.
+        metric: measures the task; called once per candidate. One that it refuses with a ``PrecisionError`` counts as lost.
         ranking: all layers that may be kept, the most sensitive first.
         baseline: the metric in float32.
         budget: how much of it may be lost.
@@ -96,6 +96,9 @@ def search_layers(
 
     Returns:
         The smallest set found. Where no candidate keeps the budget, the one that loses least, and ``reached`` is false.
+
+    Raises:
+        PrecisionError: the candidate that keeps nothing cannot be made.
     """
     return _Search(metric, ranking, baseline, budget, most_trials).run()
 
@@ -114,13 +117,11 @@ class _Search:
         enough = self._enough()
         if enough is not None:
             self._prune(enough)
-        within = [trial for trial in self._trials.values() if trial.within]
-        if within:
-            best = min(within, key=lambda trial: (len(trial.kept), -trial.metric))
-        else:
-            best = max(self._trials.values(), key=lambda trial: trial.metric)
+        measured = [(trial, trial.metric) for trial in self._trials.values() if trial.metric is not None]
+        # Of those that keep the budget the smallest, of equals the best; else the one that loses least.
+        best, metric = max(measured, key=lambda pair: (pair[0].within, -len(pair[0].kept) * pair[0].within, pair[1]))
         return MixedPrecision(
-            best.kept, best.metric, self._baseline, self._budget, best.within, tuple(self._trials.values())
+            best.kept, metric, self._baseline, self._budget, best.within, tuple(self._trials.values())
         )
 
     def _enough(self) -> tuple[str, ...] | None:
@@ -151,9 +152,15 @@ class _Search:
     def _within(self, kept: tuple[str, ...]) -> bool:
         if kept not in self._trials:
             self._left -= 1
-            value = self._metric(frozenset(kept))
-            # Written so that a NaN is not within: every comparison with it is false.
-            self._trials[kept] = Trial(kept, value, self._baseline - value <= self._budget)
+            try:
+                value = self._metric(frozenset(kept))
+            except PrecisionError:
+                if not kept:
+                    raise
+                self._trials[kept] = Trial(kept, None, within=False)
+            else:
+                # Written so that a NaN is not within: every comparison with it is false.
+                self._trials[kept] = Trial(kept, value, self._baseline - value <= self._budget)
         return self._trials[kept].within
 
 
