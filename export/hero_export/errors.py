@@ -2,6 +2,7 @@
 
 HeroError
 ├── ExportError
+│   ├── BuildError           an engine's builder refuses a graph
 │   ├── FusionError          a graph lacks an operator that the architecture implies
 │   ├── CalibrationError     a calibration set is damaged, or of another bundle than the one that it is used with
 │   ├── PrecisionError       a graph cannot be had in a precision, or is not in the one that was asked for
@@ -17,6 +18,10 @@ from hero_sdk.errors import HeroError, InputError
 
 class ExportError(HeroError):
     """An export cannot be made, or its result is not what it must be. Nothing was written."""
+
+
+class BuildError(ExportError):
+    """The builder of an engine refuses a graph."""
 
 
 class FusionError(ExportError):

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from hero_sdk.errors import EngineError
-from hero_sdk.variants import ONNXRUNTIME
+from hero_sdk.variants import ONNXRUNTIME, TENSORRT, TENSORRT_RTX
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ def open_graph(
         from hero_sdk.engines.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(path, threads=threads, providers=providers)
+    if engine in (TENSORRT, TENSORRT_RTX):
+        from hero_sdk.engines.tensorrt import TensorRTSession
+
+        return TensorRTSession(path, engine)
     raise EngineError(
         f"{path} is for the engine {engine!r}, which this version of the SDK cannot run; expected {ONNXRUNTIME!r}."
     )
