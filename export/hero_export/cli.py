@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hero_export import precision_commands
+from hero_export import precision_commands, tensorrt_commands
 from hero_export.bundle_commands import register
 from hero_export.command_options import (
     CHECKS,
@@ -342,6 +342,7 @@ def inspect(
 
 register(app)
 precision_commands.register(app, MAKE)
+tensorrt_commands.register(app)
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from hero_export.errors import CalibrationError, FusionError, PrecisionError, VerificationError
+from hero_export.errors import BuildError, CalibrationError, FusionError, PrecisionError, VerificationError
 from hero_sdk.errors import BundleError, EngineError, HeroError, HubError, MissingPackageError, SignatureError
 
 
@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     """A bundle is unsigned, or another key signed it."""
 
     VERIFICATION = 6
-    """An exported graph is not fused, not in the precision that was asked for, or does not compute what the model computes."""
+    """An exported graph is not fused, not in the precision that was asked for, refused by an engine, or computes something else."""
 
     ENVIRONMENT = 7
     """A package is missing, or an engine fails on this machine."""
@@ -51,6 +51,7 @@ _CODES: tuple[tuple[type[HeroError], ExitCode], ...] = (
     (CalibrationError, ExitCode.REFUSED),
     (FusionError, ExitCode.VERIFICATION),
     (PrecisionError, ExitCode.VERIFICATION),
+    (BuildError, ExitCode.VERIFICATION),
     (VerificationError, ExitCode.VERIFICATION),
     (MissingPackageError, ExitCode.ENVIRONMENT),
     (EngineError, ExitCode.ENVIRONMENT),

@@ -14,6 +14,11 @@ _MOVES = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "
 """Operators that change no value, so that a cast may as well come before them."""
 
 
+def is_standard(model: onnx_ir.Model) -> bool:
+    """Whether a graph has operators of the ONNX standard alone."""
+    return not any(node.domain for node in model.graph.all_nodes())
+
+
 def adapt_graph(model: onnx_ir.Model, graph: str) -> bool:
     """Change a graph in place into one that TensorRT takes; it computes the same.
 

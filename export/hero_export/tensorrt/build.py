@@ -13,7 +13,7 @@ import onnx
 
 from hero_export.errors import BuildError
 from hero_export.fusion import module_of, read_model
-from hero_export.precision.readback import Readback, require_precision
+from hero_export.precision.readback import require_precision
 from hero_export.tensorrt.module import PlanOptions, TensorRT
 from hero_export.tensorrt.readback import node_of, read_network
 from hero_sdk.engines.tensorrt import make_log
@@ -202,7 +202,9 @@ def _signature(layer: Any) -> str:
 
 def _without_kernel(tensorrt: TensorRT, layers: list[Any], options: PlanOptions) -> list[Any]:
     """The attentions that are refused when each is built alone; those that are alike are built once."""
-    attentions = [layer for layer in layers if layer.type.name == "ATTENTION_INPUT" and layer.get_input(0).shape[2] != 1]
+    attentions = [
+        layer for layer in layers if layer.type.name == "ATTENTION_INPUT" and layer.get_input(0).shape[2] != 1
+    ]
     alike = {_signature(layer): layer for layer in attentions}
     refused = {signature for signature, layer in alike.items() if not _builds_alone(tensorrt, layer, options)}
     return [layer for layer in attentions if _signature(layer) in refused]

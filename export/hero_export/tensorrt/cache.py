@@ -132,7 +132,10 @@ class PlanCache:
         """What is said of a plan, checked against what was asked for."""
         try:
             entry = json.loads(self._read(place / ENTRY_FILE))
-            said, _ = entry["key"], (entry["sha256"], entry["products"], entry["precision"], entry["unfused"], entry["warnings"])
+            said, _ = (
+                entry["key"],
+                (entry["sha256"], entry["products"], entry["precision"], entry["unfused"], entry["warnings"]),
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{place / ENTRY_FILE} does not describe a plan ({error}); a plan is never used without that. {_advice(place)}"

@@ -95,7 +95,9 @@ class TensorRT:
             )
         targets = self.targets()
         if options.target not in (*targets, PORTABLE):
-            where = "compute capabilities that it knows" if self.ahead_of_time else "GPU of this machine, which it needs"
+            where = (
+                "compute capabilities that it knows" if self.ahead_of_time else "GPU of this machine, which it needs"
+            )
             raise InputError(
                 f"{self.builder} cannot build for {options.target!r}; expected {', '.join(targets)}, the {where}, or "
                 f"--hardware-compatible for {PORTABLE}. Change --target, or --module."

@@ -17,7 +17,15 @@ from hero_export.precision.readback import Product, Readback
 from hero_export.tensorrt.module import TensorRT
 from hero_sdk.engines.tensorrt import make_log
 
-_PRECISIONS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8", "INT4": "int4", "FP4": "fp4"}
+_PRECISIONS = {
+    "FLOAT": "fp32",
+    "HALF": "fp16",
+    "BF16": "bf16",
+    "INT8": "int8",
+    "FP8": "fp8",
+    "INT4": "int4",
+    "FP4": "fp4",
+}
 """The names of precisions by TensorRT's."""
 
 _PASSING = frozenset({"SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE"})
@@ -87,7 +95,9 @@ class _Reader:
             return 2 * math.prod(left) * _shape(layer.get_input(1))[2]
         result = _shape(layer.get_output(0))
         if not _is(layer, "MATRIX_MULTIPLY"):
-            layer.__class__ = getattr(self._api, "IConvolutionLayer" if _is(layer, "CONVOLUTION") else "IDeconvolutionLayer")
+            layer.__class__ = getattr(
+                self._api, "IConvolutionLayer" if _is(layer, "CONVOLUTION") else "IDeconvolutionLayer"
+            )
             return math.prod(result) * math.prod(layer.kernel_size_nd) * left[1] // layer.num_groups
         layer.__class__ = self._api.IMatrixMultiplyLayer
         return math.prod(result) * (left[-2] if layer.op0.name == "TRANSPOSE" else left[-1])

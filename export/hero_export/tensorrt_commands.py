@@ -1,0 +1,145 @@
+"""The command ``hero-export tensorrt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hero_export.command_options import (
+    OUTPUT,
+    SHAPES,
+    AsJson,
+    BundleFolder,
+    DryRun,
+    RequireSignature,
+    show_plan,
+)
+from hero_export.terminal import console, stages
+
+VARIANTS = "Add variants to a bundle"
+"""Heading in the list of commands."""
+
+PLANS, CACHES = "Plans", "Caches"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command(rich_help_panel=VARIANTS)(tensorrt)
+
+
+def tensorrt(
+    bundle: BundleFolder,
+    precision: Annotated[
+        list[str],
+        typer.Option(help="Of the matrix products: fp16, bf16 or fp32; may be given again.", rich_help_panel=PLANS),
+    ] = ["fp16"],  # noqa: B006 - typer reads it and nobody changes it
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="GPUs by compute capability: sm75, sm80, sm86, sm89, sm120, ...; may be given again. "
+            "With --module tensorrt that of this machine.",
+            rich_help_panel=PLANS,
+        ),
+    ] = None,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible",
+            help="One plan for every GPU from compute capability 8.0 on, beside those of --target.",
+            rich_help_panel=PLANS,
+        ),
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="Plans that later releases run too; with --module tensorrt.",
+            rich_help_panel=PLANS,
+        ),
+    ] = False,
+    module: Annotated[
+        Literal["tensorrt_rtx", "tensorrt"] | None,
+        typer.Option(
+            help="What builds and runs the plans.",
+            show_default="the installed one; tensorrt_rtx, which builds without a GPU, of two",
+            rich_help_panel=PLANS,
+        ),
+    ] = None,
+    opt_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Batch that the plans are to be fastest with.",
+            show_default="the largest of the graph",
+            rich_help_panel=SHAPES,
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that keeps the times of kernels between builds; with --module tensorrt.", rich_help_panel=CACHES
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of plans that were built before; they are not built again.", rich_help_panel=CACHES),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The amended bundle: a new folder.",
+            show_default="the bundle itself is amended",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a bundle that is at --out.", rich_help_panel=OUTPUT)
+    ] = False,
+    require_signature: RequireSignature = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build TensorRT plans of a bundle's graphs for named GPUs, and put them into the bundle as variants."""
+    from hero_export.tensorrt.plans import PlanRequest
+
+    request = PlanRequest(
+        precisions=tuple(dict.fromkeys(precision)),
+        targets=tuple(name.lower() for name in target or ()),
+        hardware_compatible=hardware_compatible,
+        opt_batch=opt_batch,
+        version_compatible=version_compatible,
+        timing_cache=timing_cache,
+        cache=cache,
+    )
+    if dry_run:
+        from hero_export.tensorrt.dry_run import plan_plans
+
+        plan = plan_plans(
+            bundle, request, module=module, out=out, force=force, require_signature=require_signature or None
+        )
+        show_plan(plan, as_json=as_json)
+        return
+    with stages() as stage:
+        stage("Loading TensorRT")
+        from hero_export.tensorrt.plans import add_plans
+
+        report = add_plans(
+            bundle,
+            request,
+            module=module,
+            out=out,
+            force=force,
+            require_signature=require_signature or None,
+            on_stage=stage,
+        )
+    if as_json:
+        typer.echo(report.to_json())
+        return
+    console().print(report.to_rich())
+    names = ", ".join(dict.fromkeys(plan.variant for plan in report.plans))
+    typer.echo(f"Wrote {len(report.plans)} plans of {report.builder} into {out or bundle}: {names}.")
+    if report.unsigned:
+        typer.echo(
+            f"The bundle was signed, and is not any more. Sign it again: hero-export sign {out or bundle} --key ..."
+        )
