@@ -52,7 +52,7 @@ def import_tensorrt(name: str, purpose: str) -> ModuleType:
 def make_log(module: ModuleType) -> Any:
     """A logger for TensorRT that keeps what is at least a warning: ``lines``, pairs of a severity's name and a text."""
 
-    class Log(module.ILogger):  # type: ignore[misc,name-defined]
+    class Log(module.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.lines: list[tuple[str, str]] = []

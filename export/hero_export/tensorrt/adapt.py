@@ -19,15 +19,12 @@ def is_standard(model: onnx_ir.Model) -> bool:
     return not any(node.domain for node in model.graph.all_nodes())
 
 
-def adapt_graph(model: onnx_ir.Model, graph: str) -> bool:
+def adapt_graph(model: onnx_ir.Model, graph: str) -> None:
     """Change a graph in place into one that TensorRT takes; it computes the same.
 
     Args:
         model: with operators of the ONNX standard.
         graph: its name, for messages.
-
-    Returns:
-        Whether anything was changed.
 
     Raises:
         BuildError: operators of another domain than the standard's, or an input that cannot be cast first.
@@ -39,15 +36,16 @@ def adapt_graph(model: onnx_ir.Model, graph: str) -> bool:
             f"Graph '{graph}' has the operators {kinds}, which TensorRT does not know: {strange[0].op_type} "
             f"'{strange[0].name}' and {len(strange) - 1} more. Export the bundle with --operators standard."
         )
-    inputs = [value for value in model.graph.inputs if value.dtype == onnx_ir.DataType.UINT8]
-    return any([_cast_first(model.graph, value, graph) for value in inputs])
+    for value in model.graph.inputs:
+        if value.dtype == onnx_ir.DataType.UINT8:
+            _cast_first(model.graph, value, graph)
 
 
-def _cast_first(graph: onnx_ir.Graph, value: onnx_ir.Value, name: str) -> bool:
+def _cast_first(graph: onnx_ir.Graph, value: onnx_ir.Value, name: str) -> None:
     """Move the cast of an input before whatever else is done to it."""
     moves, casts = _users(value, name)
     if not moves:
-        return False
+        return
     kinds = {cast.attributes["to"].as_int() for cast in casts}
     if len(kinds) != 1:
         raise BuildError(
@@ -68,7 +66,6 @@ def _cast_first(graph: onnx_ir.Graph, value: onnx_ir.Value, name: str) -> bool:
         assert source is not None
         cast.outputs[0].replace_all_uses_with(result if source is value else source)
         graph.remove(cast, safe=True)
-    return True
 
 
 def _users(value: onnx_ir.Value, name: str) -> tuple[list[onnx_ir.Node], list[onnx_ir.Node]]:

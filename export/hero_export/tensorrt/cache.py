@@ -1,8 +1,8 @@
 """Plans cached by content: what was built once from the same graph, by the same builder, for the same target, is not built again.
 
-A plan lies in a folder whose name is the hash over everything that it was built from, with a JSON file that says what that was and
-the plan's own sha256. The folder appears whole, by one renaming. A plan is code: one that was altered, that lies under another name,
-or that no such file describes is refused, and not built over, for somebody or something put it there.
+A plan lies in a folder whose name is the hash over everything that it was built from, with a JSON file that says what that was
+and the plan's own sha256. The folder appears whole, by one renaming. A plan is code: one that was altered, that lies under another
+name, or that no such file describes is refused, and not built over, for somebody or something put it there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``hero-export tensorrt``: plans of a bundle's graphs for named GPUs, as variants in the bundle, or an error and the bundle as it was."""
+"""``hero-export tensorrt``: plans of a bundle's graphs as variants in the bundle, or an error and the bundle as it was."""
 
 from __future__ import annotations
 

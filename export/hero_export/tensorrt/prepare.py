@@ -35,8 +35,8 @@ class Prepared:
 def prepare_graph(bundle: Path, manifest: Manifest, graph: str, precision: str, folder: Path) -> Prepared:
     """Write a graph as it is to be built.
 
-    The bundle's variant of this precision for onnxruntime is taken where there is one with the standard's operators, since it may keep
-    some layers in a higher precision for a reason; else the bundle's own graph is cast.
+    The bundle's variant of this precision for onnxruntime is taken where there is one with the standard's operators, since it may
+    keep some layers in a higher precision for a reason; else the bundle's own graph is cast.
 
     Args:
         bundle: the folder.
@@ -55,7 +55,8 @@ def prepare_graph(bundle: Path, manifest: Manifest, graph: str, precision: str, 
         )
     path = folder / f"{graph}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    origin, excused = manifest.graphs[graph].file, ()
+    origin = manifest.graphs[graph].file
+    excused: tuple[str, ...] = ()
     model = None
     variant = manifest.variants.get(f"{ONNXRUNTIME}-{precision}")
     if variant is not None and graph in variant.graphs:
