@@ -33,7 +33,7 @@ def tensorrt(
     bundle: BundleFolder,
     precision: Annotated[
         list[str],
-        typer.Option(help="Of the matrix products: fp16, bf16 or fp32; may be given again.", rich_help_panel=PLANS),
+        typer.Option(help="Of the matrix products: fp16, bf16, int8, fp8; may be given again.", rich_help_panel=PLANS),
     ] = ["fp16"],  # noqa: B006 - typer reads it and nobody changes it
     target: Annotated[
         list[str] | None,
@@ -85,6 +85,10 @@ def tensorrt(
         Path | None,
         typer.Option(help="Folder of plans that were built before; they are not built again.", rich_help_panel=CACHES),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="What `hero-export calibrate` wrote, for int8 and fp8.", rich_help_panel=PLANS),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +115,7 @@ def tensorrt(
         version_compatible=version_compatible,
         timing_cache=timing_cache,
         cache=cache,
+        calibration=calibration,
     )
     if dry_run:
         from hero_export.tensorrt.dry_run import plan_plans

@@ -13,7 +13,7 @@ import onnx
 
 from hero_export.errors import BuildError
 from hero_export.fusion import module_of, read_model
-from hero_export.precision.readback import require_precision
+from hero_export.precision.readback import Readback, require_precision
 from hero_export.tensorrt.module import PlanOptions, TensorRT
 from hero_export.tensorrt.readback import node_of, read_network
 from hero_sdk.engines.tensorrt import make_log
@@ -89,8 +89,10 @@ def build_plan(
     modules = {node.name: module_of(node) for node in read_model(path).graph.node}
     parsed = _parse(tensorrt, path, graph, modules)
     found = read_network(tensorrt, parsed.network, modules)
-    if found.products:
-        require_precision(found, precision, graph, excused=excused)
+    # Attentions multiply what was computed, which stays in half precision beside eight bits.
+    judged = tuple(product for product in found.products if precision not in ("int8", "fp8") or product.weighted)
+    if judged:
+        require_precision(Readback(judged), precision, graph, excused=excused)
     unfused = tuple(modules.get(node) or node for node in _allow_single_queries(tensorrt, parsed.network))
     config = tensorrt.create_config(parsed.builder, options)
     config.add_optimization_profile(_profile(parsed, options))

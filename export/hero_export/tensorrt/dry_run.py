@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hero_export.destination import check_destination
 from hero_export.dry_run import Plan, PlannedFile
-from hero_export.errors import PrecisionError
 from hero_export.fusion import graph_bytes, read_model
+from hero_export.precision.calibration import read_calibration
 from hero_export.reproduce import SCRIPT_FILE
 from hero_export.tensorrt.module import find_tensorrt
 from hero_export.tensorrt.plans import BUILD_REPORT, PlanRequest, chosen_targets, variant_name
-from hero_export.tensorrt.prepare import PRECISIONS
+from hero_export.tensorrt.prepare import check_precisions
 from hero_sdk.manifest import MANIFEST_FILE, read_bundle
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import VARIANTS_FOLDER
@@ -33,8 +33,8 @@ def plan_plans(
     tensorrt = find_tensorrt(module)
     manifest = read_bundle(bundle, require_signature=require_signature)
     targets = chosen_targets(tensorrt, request, manifest)
-    if unknown := [name for name in request.precisions if name not in PRECISIONS]:
-        raise PrecisionError(f"There are no plans in {unknown}; expected {', '.join(PRECISIONS)}. Change --precision.")
+    calibration = None if request.calibration is None else read_calibration(request.calibration, manifest)
+    check_precisions(request.precisions, calibration)
     place = bundle if out is None else out
     in_place = place.absolute() == bundle.absolute()
     check_destination(place, force=force or in_place)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hero_export.precision.calibration import CALIBRATION_FILE, read_calibration
 from hero_export.report import rich_table, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
 from hero_export.tensorrt.build import Plan, build_plan
 from hero_export.tensorrt.cache import PlanCache, PlanKey, graph_digest
 from hero_export.tensorrt.module import PORTABLE, PlanOptions, TensorRT, find_tensorrt
-from hero_export.tensorrt.prepare import Prepared, prepare_graph
+from hero_export.tensorrt.prepare import Prepared, check_precisions, prepare_graph
 from hero_export.tensorrt.readback import read_engine
 from hero_export.variants import Amendment, amend
 from hero_sdk.engines.cuda import Cuda
@@ -45,6 +46,7 @@ class PlanRequest:
         version_compatible: later releases of the module can run the plans.
         timing_cache: a file that keeps what was timed from one build to the next.
         cache: a folder of plans that were built before; None builds all.
+        calibration: the bundle's calibration set, for eight bits.
     """
 
     precisions: tuple[str, ...] = ("fp16",)
@@ -54,6 +56,7 @@ class PlanRequest:
     version_compatible: bool = False
     timing_cache: Path | None = None
     cache: Path | None = None
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def add_plans(
     Raises:
         BundleError: the bundle is incomplete or altered, or a cached plan is not what was cached.
         SignatureError: none of the required keys signed it.
+        CalibrationError: eight bits without a calibration set of this bundle.
         InputError: no target, or an option that the module cannot do.
         BuildError: TensorRT refuses a graph.
         PrecisionError: a graph is not in the precision that was asked for.
@@ -186,12 +190,18 @@ def add_plans(
     ):
         work = _Work(tensorrt, request, amendment, begin, _gpu(tensorrt))
         targets = chosen_targets(tensorrt, request, amendment.manifest)
-        for precision in request.precisions:
+        calibration = None if request.calibration is None else read_calibration(request.calibration, amendment.manifest)
+        for precision in check_precisions(request.precisions, calibration):
             prepared = {}
             for graph in amendment.manifest.graphs:
                 begin(f"Preparing {graph} in {precision}")
                 prepared[graph] = prepare_graph(
-                    amendment.folder, amendment.manifest, graph, precision, Path(scratch) / precision
+                    amendment.folder,
+                    amendment.manifest,
+                    graph,
+                    precision,
+                    Path(scratch) / precision,
+                    calibration=calibration,
                 )
             for target in targets:
                 results += work.add_variant(precision, target, prepared)
@@ -222,7 +232,7 @@ class _Work:
                 opt_batch=limit if self.request.opt_batch is None else min(self.request.opt_batch, limit),
                 version_compatible=self.request.version_compatible,
             )
-            plan, cached = self._plan(graph, precision, options, source)
+            plan, cached = self._plan(graph, options, source)
             file = f"{VARIANTS_FOLDER}/{name}/{graph}.plan"
             (folder / f"{graph}.plan").write_bytes(plan.data)
             graphs[graph] = VariantGraph(
@@ -248,17 +258,17 @@ class _Work:
         self._tell(name, precision, target, prepared, results)
         return results
 
-    def _plan(self, graph: str, precision: str, options: PlanOptions, source: Prepared) -> tuple[Plan, bool]:
+    def _plan(self, graph: str, options: PlanOptions, source: Prepared) -> tuple[Plan, bool]:
         """A plan from the cache, or a new one."""
         cache = None if self.request.cache is None else PlanCache(self.request.cache)
-        key = PlanKey(graph_digest(source.path), self.tensorrt.builder, precision, options, source.excused)
+        key = PlanKey(graph_digest(source.path), self.tensorrt.builder, source.precision, options, source.excused)
         if cache is not None and (found := cache.get(key)) is not None:
             return found, True
         plan = build_plan(
             self.tensorrt,
             source.path,
             graph,
-            precision,
+            source.precision,
             options,
             timing_cache=self.request.timing_cache,
             excused=source.excused,
@@ -281,11 +291,18 @@ class _Work:
             command += ["--opt-batch", self.request.opt_batch]
         if self.request.version_compatible:
             command.append("--version-compatible")
+        variables = {"BUNDLE": "the folder of the bundle", "OUT": "the folder to write the amended bundle to"}
+        inputs = {}
+        if self.request.calibration is not None:
+            command += ["--calibration", Variable("CALIBRATION")]
+            variables["CALIBRATION"] = "the folder of the calibration set"
+            inputs[Variable("CALIBRATION", CALIBRATION_FILE)] = sha256_of(self.request.calibration / CALIBRATION_FILE)
         origins = sorted({source.origin for source in prepared.values()})
+        inputs |= {Variable("BUNDLE", file): sha256_of(self.amendment.folder / file) for file in origins}
         script = reproduce_script(
             command,
-            variables={"BUNDLE": "the folder of the bundle", "OUT": "the folder to write the amended bundle to"},
-            inputs={Variable("BUNDLE", file): sha256_of(self.amendment.folder / file) for file in origins},
+            variables=variables,
+            inputs=inputs,
             tools={**tool_versions(), self.tensorrt.name: self.tensorrt.version},
         )
         (folder / SCRIPT_FILE).write_text(script, encoding="utf-8")

@@ -1,9 +1,12 @@
 """Explicit quantisation, the one kind that TensorRT knows: eight bits are written into the graph, symmetric, without zero points.
 
-A matrix product with a stored weight gets its operands through ``DequantizeLinear``: the weight is stored in eight bits, with a scale
-for each of its columns (int8) or for all of it (fp8, E4M3); the other operand passes a ``QuantizeLinear`` with one scale, from the
-largest value that it had on the calibration set. Scales have the precision of the graph around them, for a cast between a
-dequantisation and a product would keep the builder from joining them.
+A matrix product with a stored weight gets its operands through ``DequantizeLinear``: the weight is stored in eight bits, with a
+scale for each of its columns (int8) or for all of it (fp8, E4M3); the other operand passes a ``QuantizeLinear`` with one scale,
+from the largest value that it had on the calibration set. Scales have the precision of the graph around them, for a cast between
+a dequantisation and a product would keep the builder from joining them.
+
+Own code beside ``hero_export.precision.quantise``: onnxruntime's quantiser rounds biases to int32, which TensorRT does not take,
+and writes scales in float32, which puts casts into a graph in half precision.
 """
 
 from __future__ import annotations
@@ -25,13 +28,16 @@ EightBits = Literal["int8", "fp8"]
 _WEIGHTED = frozenset({"MatMul", "Gemm", "Conv"})
 """Operators of the standard whose second input may be a weight."""
 
+NARROW = 8
+"""Products with fewer outputs, such as the scores of a pooling, stay as they are: they cost nothing and decide much."""
+
 SMALLEST_SCALE = float(np.finfo(np.float16).tiny)
 """The smallest number that float16 has with all its digits. A smaller scale would be rounded; values below it hardly count."""
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A type of eight bits: that of the standard, numpy's, its largest value, and whether a weight's columns have scales of their own."""
+    """A type of eight bits: the standard's, numpy's, its largest value, and whether each column of a weight has its own scale."""
 
     type: onnx_ir.DataType
     dtype: np.dtype
@@ -50,17 +56,30 @@ def weighted_products(model: onnx_ir.Model) -> list[onnx_ir.Node]:
     return [
         node
         for node in model.graph
-        if node.op_type in _WEIGHTED and not node.domain and is_constant(node.inputs[1]) and not is_constant(node.inputs[0])
+        if node.op_type in _WEIGHTED and is_constant(node.inputs[1]) and not is_constant(node.inputs[0])
     ]
 
 
+def wide_products(model: onnx_ir.Model) -> list[onnx_ir.Node]:
+    """Those of them that are quantised."""
+    return [node for node in weighted_products(model) if _width(node) >= NARROW]
+
+
+def _width(node: onnx_ir.Node) -> int:
+    """How many outputs a product has: columns of its weight, or channels."""
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.shape is not None
+    return int(weight.shape.numpy()[_columns(node)])
+
+
 def quantise_graph(model: onnx_ir.Model, kind: EightBits, largest: Mapping[str, float], graph: str) -> None:
-    """Quantise the products of a graph that have a stored weight, in place.
+    """Quantise the wide products of a graph, in place.
 
     Args:
         model: in half precision, with operators of the standard.
         kind: of the eight bits.
-        largest: the largest absolute value of each product's computed operand, by the operand's name.
+        largest: the largest absolute value of each wide product's computed operand, by the operand's name.
         graph: its name, for messages.
 
     Raises:
@@ -68,7 +87,7 @@ def quantise_graph(model: onnx_ir.Model, kind: EightBits, largest: Mapping[str, 
     """
     operands: dict[onnx_ir.Value, onnx_ir.Value] = {}
     weights: dict[tuple[onnx_ir.Value, int | None], onnx_ir.Value] = {}
-    for node in weighted_products(model):
+    for node in wide_products(model):
         operand, weight = node.inputs[0], node.inputs[1]
         assert operand is not None
         assert weight is not None
@@ -86,7 +105,7 @@ def quantise_graph(model: onnx_ir.Model, kind: EightBits, largest: Mapping[str, 
         node.replace_input_with(0, operands[operand])
         node.replace_input_with(1, weights[weight, axis])
     for weight, _ in weights:
-        if not weight.uses() and weight.name in model.graph.initializers:
+        if not weight.uses() and weight.name is not None:
             del model.graph.initializers[weight.name]
 
 
@@ -97,8 +116,8 @@ def _columns(node: onnx_ir.Node) -> int:
     assert weight.shape is not None
     if node.op_type == "Conv":
         return 0
-    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
-    return 0 if transposed else len(weight.shape) - 1
+    transposed = node.attributes.get("transB")
+    return 0 if transposed is not None and transposed.as_int() else len(weight.shape) - 1
 
 
 def _scale(most: np.ndarray | float, kind: _Kind, dtype: np.dtype) -> np.ndarray:
@@ -116,7 +135,9 @@ def _constant(graph: onnx_ir.Graph, name: str, array: np.ndarray, kind: onnx_ir.
     return value
 
 
-def _quantised(graph: onnx_ir.Graph, operand: onnx_ir.Value, most: float, kind: _Kind, user: onnx_ir.Node) -> onnx_ir.Value:
+def _quantised(
+    graph: onnx_ir.Graph, operand: onnx_ir.Value, most: float, kind: _Kind, user: onnx_ir.Node
+) -> onnx_ir.Value:
     """A computed operand, to eight bits and back."""
     name = f"{operand.name}.{kind.type.name.lower()}"
     assert operand.dtype is not None
@@ -132,7 +153,9 @@ def _quantised(graph: onnx_ir.Graph, operand: onnx_ir.Value, most: float, kind: 
     return back.outputs[0]
 
 
-def _stored(graph: onnx_ir.Graph, weight: onnx_ir.Value, axis: int | None, kind: _Kind, user: onnx_ir.Node) -> onnx_ir.Value:
+def _stored(
+    graph: onnx_ir.Graph, weight: onnx_ir.Value, axis: int | None, kind: _Kind, user: onnx_ir.Node
+) -> onnx_ir.Value:
     """A weight, stored in eight bits."""
     array = array_of(weight).astype(np.float32)
     others = None if axis is None else tuple(number for number in range(array.ndim) if number != axis)
