@@ -29,7 +29,7 @@ from hero_sdk.errors import BundleError, InputError
 from hero_sdk.geometry import AT_LEAST_ONE, RowGeometry
 from hero_sdk.graph_files import check_graphs
 from hero_sdk.signature import PublicKeys, check_signature
-from hero_sdk.variants import ENGINE_SUFFIXES, Variant
+from hero_sdk.variants import ENGINE_SUFFIXES, Variant, check_origins
 
 FORMAT_VERSION = 2
 
@@ -238,6 +238,9 @@ class Manifest:
         for name in [manifest.tokenizer, *used]:
             if name not in manifest.files:
                 raise BundleError(f"{origin} uses {name} without listing it under files. Export the bundle again.")
+        sums = {name: manifest.files[graph.file].sha256 for name, graph in manifest.graphs.items()}
+        for name, variant in manifest.variants.items():
+            check_origins(variant, sums, f"{origin} has the variant {name!r}")
         return manifest
 
 

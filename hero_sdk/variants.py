@@ -7,11 +7,16 @@ them can stand for another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from hero_sdk.errors import BundleError, FingerprintError
+
+PLAN_SUFFIX = ".plan"
 
 ONNXRUNTIME, OPENVINO, TENSORRT, TENSORRT_RTX = "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"
 
-ENGINE_SUFFIXES = {ONNXRUNTIME: ".onnx", OPENVINO: ".xml", TENSORRT: ".plan", TENSORRT_RTX: ".plan"}
+ENGINE_SUFFIXES = {ONNXRUNTIME: ".onnx", OPENVINO: ".xml", TENSORRT: PLAN_SUFFIX, TENSORRT_RTX: PLAN_SUFFIX}
 """What the files of each engine's graphs are called; OpenVINO's have their weights in a ``.bin`` beside them."""
 
 VARIANTS_FOLDER = "variants"
@@ -26,7 +31,7 @@ class VariantGraph:
         precision: of most matrix products, as read back from the file, such as "int8".
         products: how many matrix products there are per precision, as read back.
         fused: how many of each fused operator; empty where the file does not tell.
-        source: sha256 of the ONNX file that it was built from, for an engine's own format.
+        source: sha256 of the bundle's own ONNX file that it was made from, for an engine's own format.
     """
 
     file: str
@@ -58,3 +63,29 @@ class Variant:
     def name(self) -> str:
         """What it is called in a bundle: engine, precision and target, joined by hyphens."""
         return "-".join(part for part in (self.engine, self.precision, self.target) if part)
+
+
+def check_origins(variant: Variant, graphs: Mapping[str, str], where: str) -> None:
+    """Refuse what was made from another graph than the bundle's, and a plan of which is not said for what it is and what built it.
+
+    Args:
+        variant: with graphs of the bundle.
+        graphs: sha256 of the bundle's own ONNX files, by graph.
+        where: the variant in words, for messages.
+
+    Raises:
+        BundleError: a plan without its source, target or builder.
+        FingerprintError: a file whose source is another ONNX file.
+    """
+    for name, graph in variant.graphs.items():
+        told = (graph.source, variant.target, variant.builder)
+        if graph.file.endswith(PLAN_SUFFIX) and None in told:
+            raise BundleError(
+                f"{where} with {graph.file}, and does not say what it was built from, for and with: source, target and builder are "
+                f"{told}. A plan is never loaded without these; make it again with `hero-export tensorrt`."
+            )
+        if graph.source is not None and graph.source != graphs[name]:
+            raise FingerprintError(
+                f"{where} with {graph.file}, which was made from a graph with the sha256 {graph.source[:16]}...; the bundle's "
+                f"'{name}' has {graphs[name][:16]}... It is stale: make it again from this bundle."
+            )

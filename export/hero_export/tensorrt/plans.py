@@ -235,9 +235,8 @@ class _Work:
             plan, cached = self._plan(graph, options, source)
             file = f"{VARIANTS_FOLDER}/{name}/{graph}.plan"
             (folder / f"{graph}.plan").write_bytes(plan.data)
-            graphs[graph] = VariantGraph(
-                file, plan.precision, plan.products, source=sha256_of(self.amendment.folder / source.origin)
-            )
+            sha256 = manifest.files[manifest.graphs[graph].file].sha256
+            graphs[graph] = VariantGraph(file, plan.precision, plan.products, source=sha256)
             readable = self.gpu is not None and target in (self.gpu, PORTABLE)
             engine = read_engine(self.tensorrt, plan.data) if readable else {}
             results.append(
