@@ -103,8 +103,9 @@ class TensorRTSession:
         """The outputs of these names, in their order. A batch must be one that the plan was built for."""
         with self._lock:
             context, stream = self._context, self._stream
-            for name in self.inputs:
-                array = np.ascontiguousarray(inputs[name])
+            # Held until the stream is done with them.
+            arrays = {name: np.ascontiguousarray(inputs[name]) for name in self.inputs}
+            for name, array in arrays.items():
                 if not context.set_input_shape(name, array.shape):
                     raise EngineError(
                         f"{self._path} does not take '{name}' of shape {array.shape} ({self._said()}). It was built for a batch "
