@@ -75,7 +75,7 @@ def test_pixels_are_cast_before_they_are_moved(tmp_path: Path) -> None:
 def test_pixels_that_are_computed_with_are_refused(tmp_path: Path) -> None:
     most = helper.make_node("Max", ["moved", "moved"], ["most"], "most")
     model = onnx_ir.load(write_pixels(tmp_path / "frames.onnx", most, last="most"))
-    with pytest.raises(BuildError, match="computes Max 'most' on its uint8 input 'images'.*Cast the input before"):
+    with pytest.raises(BuildError, match=r"computes Max 'most' on its uint8 input 'images'.*Cast the input before"):
         adapt_graph(model, "frames")
 
 

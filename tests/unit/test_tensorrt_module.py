@@ -1,4 +1,4 @@
-"""Which TensorRT is taken, and what its modules and releases are asked for: with stand-ins for those that are not installed here."""
+"""Which TensorRT is taken, and what its modules and releases are asked for, with stand-ins for those that are not here."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ def test_too_little_memory_is_an_error_and_keeps_none(cuda: FakeCuda, plan: Path
     gc.collect()
     assert not cuda.memory
     plan.write_bytes(b"large")
-    with pytest.raises(EngineError, match="cannot be prepared to run .*no memory for the context"):
+    with pytest.raises(EngineError, match=r"cannot be prepared to run .*no memory for the context"):
         open_plan(plan)
 
 
