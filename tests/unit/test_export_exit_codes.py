@@ -25,6 +25,7 @@ EXPECTED = {
     "CalibrationError": 4,
     "FusionError": 6,
     "PrecisionError": 6,
+    "BuildError": 6,
     "VerificationError": 6,
     "MissingPackageError": 7,
     "EngineError": 7,
