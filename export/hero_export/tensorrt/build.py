@@ -96,10 +96,7 @@ def build_plan(
     unfused = tuple(modules.get(node) or node for node in _allow_single_queries(tensorrt, parsed.network))
     config = tensorrt.create_config(parsed.builder, options)
     config.add_optimization_profile(_profile(parsed, options))
-    timed = None
-    if timing_cache is not None:
-        timed = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
-        config.set_timing_cache(timed, ignore_mismatch=False)
+    timed = None if timing_cache is None else _use_times(config, timing_cache, parsed.log)
     data = parsed.builder.build_serialized_network(parsed.network, config)
     if data is None:
         raise _refusal(tensorrt, parsed, graph, precision, options, modules)
@@ -235,6 +232,19 @@ def _builds_alone(tensorrt: TensorRT, layer: Any, options: PlanOptions) -> bool:
         config = tensorrt.create_config(parsed.builder, options)
         config.add_optimization_profile(_profile(parsed, options))
         return parsed.builder.build_serialized_network(parsed.network, config) is not None
+
+
+def _use_times(config: Any, path: Path, log: Any) -> Any:
+    """Let the builder read and add to the times of kernels in a file."""
+    heard = len(log.lines)
+    timed = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    # What it cannot read it takes for empty, with a warning, and the file would be lost.
+    if timed is None or log.lines[heard:] or not config.set_timing_cache(timed, ignore_mismatch=False):
+        raise BuildError(
+            f"{path} is not a timing cache of this GPU and this release; expected a new file, or one that a build here has made. "
+            "Name another --timing-cache, or remove it."
+        )
+    return timed
 
 
 def _replace(path: Path, data: bytes) -> None:
