@@ -12,6 +12,7 @@ from hero_export.errors import CalibrationError, PrecisionError
 from hero_export.precision.calibration import CalibrationSet
 from hero_export.precision.cast import cast_graph, check_file, save_model
 from hero_export.precision.layers import layer_of
+from hero_export.precision.making import HEADS
 from hero_export.precision.readback import read_precision
 from hero_export.tensorrt.adapt import adapt_graph, is_standard
 from hero_export.tensorrt.quantise import EightBits, quantise_graph, weighted_products, wide_products
@@ -81,7 +82,7 @@ def prepare_graph(
         graph: name in the manifest.
         precision: of its matrix products.
         folder: to write to.
-        calibration: of the bundle, for eight bits; a graph that it has no rows of stays in fp16.
+        calibration: of the bundle, for eight bits; heads, and graphs that it has no rows of, stay in fp16.
 
     Raises:
         PrecisionError: the graph cannot be had in this precision.
@@ -123,7 +124,7 @@ def _quantise(
 ) -> tuple[Precision, tuple[str, ...]]:
     """Quantise a graph in fp16; returns the precision that it has then, and the layers that stay in fp16."""
     assert calibration is not None
-    wide = wide_products(model)
+    wide = [] if graph in HEADS else wide_products(model)
     # What was cast has the name that it had, with a suffix where it was cast on the way to the product.
     names = {value.name: value.name.removesuffix(".fp16") for node in wide if (value := node.inputs[0]) and value.name}
     found = largest_values(source, names.values(), calibration.rows(graph)) if wide else {}
