@@ -237,8 +237,7 @@ class _Work:
             (folder / f"{graph}.plan").write_bytes(plan.data)
             sha256 = manifest.files[manifest.graphs[graph].file].sha256
             graphs[graph] = VariantGraph(file, plan.precision, plan.products, source=sha256)
-            readable = self.gpu is not None and target in (self.gpu, PORTABLE)
-            engine = read_engine(self.tensorrt, plan.data) if readable else {}
+            engine = read_engine(self.tensorrt, plan.data) if self._can_load(target) else {}
             results.append(
                 PlanResult(
                     name,
@@ -256,6 +255,10 @@ class _Work:
         self.amendment.add(Variant(self.tensorrt.name, precision, graphs, target, self.tensorrt.builder))
         self._tell(name, precision, target, prepared, results)
         return results
+
+    def _can_load(self, target: str) -> bool:
+        """Whether this machine has a GPU that a plan for this target runs on."""
+        return self.gpu is not None and (target == self.gpu or (target == PORTABLE and int(self.gpu[2:]) >= 80))
 
     def _plan(self, graph: str, options: PlanOptions, source: Prepared) -> tuple[Plan, bool]:
         """A plan from the cache, or a new one."""

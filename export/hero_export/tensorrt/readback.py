@@ -141,6 +141,7 @@ def read_engine(tensorrt: TensorRT, plan: bytes) -> dict[str, int]:
     """
     log = make_log(tensorrt.api)
     runtime = tensorrt.api.Runtime(log)
+    runtime.engine_host_code_allowed = True  # of a plan that was built here
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         said = "; ".join(text for _, text in log.lines[-3:])
