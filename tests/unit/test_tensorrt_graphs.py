@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,10 +17,11 @@ from hero_export.errors import BuildError, CalibrationError, PrecisionError
 from hero_export.precision.cast import cast_graph
 from hero_export.precision.readback import read_precision
 from hero_export.tensorrt.adapt import adapt_graph, is_standard
+from hero_export.tensorrt.module import TensorRT
 from hero_export.tensorrt.prepare import check_precisions, prepare_graph
 from hero_export.tensorrt.quantise import NARROW, quantise_graph, weighted_products, wide_products
 from hero_export.tensorrt.ranges import largest_values
-from hero_export.tensorrt.readback import engine_types
+from hero_export.tensorrt.readback import engine_types, read_engine
 from hero_export.variants import amend
 from hero_sdk.manifest import read_bundle
 from hero_sdk.variants import Variant, VariantGraph
@@ -227,3 +229,34 @@ def test_types_of_an_engine_are_counted_in_every_form_of_the_inspector(output: d
     text = json.dumps({"Layers": ["only a name", {"Name": "layer", "Outputs": [output, output]}]})
     assert list(engine_types(text).values()) == [2]
     assert next(iter(engine_types(text))) in ("Row major linear FP16 format", "Half")
+
+
+class Inspected:
+    """A TensorRT on a GPU that loads the plan b"plan" and tells of one layer in it."""
+
+    def __init__(self, log: object) -> None:
+        self.log = log
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Inspected | None:
+        self.log.lines.append(("ERROR", "the tag is another one"))  # type: ignore[attr-defined]
+        return self if plan == b"plan" else None
+
+    def create_engine_inspector(self) -> Inspected:
+        return self
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "as JSON"
+        return json.dumps({"Layers": [{"Name": "layer", "Outputs": [{"Name": "y", "DataType": "Half"}]}]})
+
+
+def test_an_engine_is_read_back_where_a_gpu_can_load_it() -> None:
+    api = SimpleNamespace(
+        __version__="11.4",
+        ILogger=type("ILogger", (), {"Severity": SimpleNamespace(WARNING=2)}),
+        Runtime=Inspected,
+        LayerInformationFormat=SimpleNamespace(JSON="as JSON"),
+    )
+    tensorrt = TensorRT("tensorrt", api)  # type: ignore[arg-type]
+    assert read_engine(tensorrt, b"plan") == {"Half": 1}
+    with pytest.raises(PrecisionError, match=r"tensorrt 11\.4 cannot load the plan .*the tag is another one"):
+        read_engine(tensorrt, b"another")
