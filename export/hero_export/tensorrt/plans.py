@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BUILD_REPORT = "build.json"
 
-COLUMNS = ("variant", "graph", "MB", "seconds", "products", "in several kernels")
+COLUMNS = ("variant", "graph", "MB", "seconds", "products", "in several kernels", "largest mean error")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class PlanResult:
         products: how many matrix products per precision, as read back from the network.
         unfused: attentions of a single query, which have no fused kernel.
         engine: how many outputs of the engine's layers have each type; empty where no GPU could tell.
+        errors: of a quantised graph, in onnxruntime, see ``Prepared``.
         warnings: what the builder said.
     """
 
@@ -84,6 +85,7 @@ class PlanResult:
     products: dict[str, int]
     unfused: tuple[str, ...]
     engine: dict[str, int]
+    errors: dict[str, float]
     warnings: tuple[str, ...]
 
 
@@ -109,6 +111,7 @@ class PlanReport:
                 "cached" if plan.cached else f"{plan.seconds:.1f}",
                 ", ".join(f"{count} {precision}" for precision, count in plan.products.items()) or "none",
                 f"{len(plan.unfused)} of one query" if plan.unfused else "",
+                f"{max(plan.errors.values()):.1e}" if plan.errors else "",
             ]
             for plan in self.plans
         ]
@@ -249,6 +252,7 @@ class _Work:
                     plan.products,
                     plan.unfused,
                     engine,
+                    source.errors,
                     plan.warnings,
                 )
             )

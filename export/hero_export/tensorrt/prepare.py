@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -12,8 +13,9 @@ from hero_export.errors import CalibrationError, PrecisionError
 from hero_export.precision.calibration import CalibrationSet
 from hero_export.precision.cast import cast_graph, check_file, save_model
 from hero_export.precision.layers import layer_of
-from hero_export.precision.making import HEADS
+from hero_export.precision.making import COMPARED_ROWS, HEADS, LARGEST_MEAN_ERROR
 from hero_export.precision.readback import read_precision
+from hero_export.precision.running import output_errors, run_graph
 from hero_export.tensorrt.adapt import adapt_graph, is_standard
 from hero_export.tensorrt.quantise import EightBits, quantise_graph, weighted_products, wide_products
 from hero_export.tensorrt.ranges import largest_values
@@ -35,12 +37,15 @@ class Prepared:
         origin: the file of the bundle that it was made from, relative to the bundle.
         precision: of its matrix products; of a graph in which nothing can be quantised that of the others' remaining products.
         excused: layers that are in a higher precision on purpose.
+        errors: of a quantised graph, on rows of the calibration set in onnxruntime: the mean error of each output, as a share of
+            its mean.
     """
 
     path: Path
     origin: str
     precision: Precision
     excused: tuple[str, ...] = ()
+    errors: dict[str, float] = field(default_factory=dict)
 
 
 def check_precisions(precisions: tuple[str, ...], calibration: object | None) -> tuple[Precision, ...]:
@@ -85,7 +90,7 @@ def prepare_graph(
         calibration: of the bundle, for eight bits; heads, and graphs that it has no rows of, stay in fp16.
 
     Raises:
-        PrecisionError: the graph cannot be had in this precision.
+        PrecisionError: the graph cannot be had in this precision, or computes something else in it.
         BuildError: the graph has operators that TensorRT does not know.
     """
     path = folder / f"{graph}.onnx"
@@ -107,7 +112,10 @@ def prepare_graph(
             precision, excused = _quantise(model, bundle / origin, graph, precision, calibration)
     save_model(model, path, beside=(bundle / origin).with_name(f"{Path(origin).name}.data").exists())
     check_file(path, graph)
-    return Prepared(path, origin, precision, excused)
+    errors = {}
+    if precision in EIGHT_BITS and calibration is not None:
+        errors = _compare(bundle, manifest, graph, path, precision, calibration)
+    return Prepared(path, origin, precision, excused, errors)
 
 
 def _half_variant(bundle: Path, manifest: Manifest, graph: str, precision: Precision) -> str | None:
@@ -117,6 +125,23 @@ def _half_variant(bundle: Path, manifest: Manifest, graph: str, precision: Preci
         return None
     file = variant.graphs[graph].file
     return file if is_standard(onnx_ir.load(bundle / file)) else None
+
+
+def _compare(
+    bundle: Path, manifest: Manifest, graph: str, path: Path, precision: str, calibration: CalibrationSet
+) -> dict[str, float]:
+    """The errors of a quantised graph beside the bundle's own; one beyond all use is refused, for no plan could be better."""
+    spec = manifest.graphs[graph]
+    rows = list(islice(calibration.rows(graph), COMPARED_ROWS))
+    errors = output_errors(run_graph(bundle / spec.file, spec, rows), run_graph(path, spec, rows), rows)
+    for error in errors:
+        # Written so that a NaN fails: every comparison with it is false.
+        if not error.mean <= LARGEST_MEAN_ERROR:
+            raise PrecisionError(
+                f"Output '{error.output}' of graph '{graph}' in {precision} differs from fp32 by {error.mean:.2g} of its mean; "
+                f"expected at most {LARGEST_MEAN_ERROR}. Calibrate with rows that are like those of use, or choose fp16."
+            )
+    return {error.output: error.mean for error in errors}
 
 
 def _quantise(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx_ir
 import pytest
@@ -22,11 +23,13 @@ from hero_export.graphs import graphs_of
 from hero_export.onnx_export import export_graph
 from hero_export.precision.calibration import CALIBRATION_FILE, write_calibration
 from hero_export.precision.cast import cast_graph
+from hero_export.tensorrt import prepare
 from hero_export.tensorrt.adapt import adapt_graph
 from hero_export.tensorrt.build import build_plan
 from hero_export.tensorrt.cache import PLAN_FILE
 from hero_export.tensorrt.module import PORTABLE, PlanOptions, TensorRT, find_tensorrt
 from hero_export.tensorrt.plans import PlanRequest, add_plans
+from hero_export.tensorrt.ranges import largest_values
 from hero_sdk import load
 from hero_sdk.errors import BundleError, EngineError, FingerprintError, HeroError
 from hero_sdk.manifest import MANIFEST_FILE, RETRIEVAL, TASK_GRAPHS, read_bundle
@@ -303,10 +306,31 @@ def test_the_encoders_are_built_in_eight_bits(exported: Exported, calibration: P
             assert graphs[name].precision == kind
             assert graphs[name].products == {kind: 6 * layers + 1, "fp16": 2 * layers}
         assert graphs["query"].precision == kind
+        told = json.loads(
+            (tmp_path / "out" / "reports" / "variants" / f"tensorrt_rtx-{kind}-sm89" / "build.json").read_text()
+        )
+        errors = {plan["graph"]: plan["errors"] for plan in told["plans"]}
+        assert errors["frames"] == errors["moment"] == {}
+        for name, output in (("cross_modal", "hidden"), ("temporal", "clip_embeddings")):
+            assert 1e-4 < errors[name][output] < (0.03 if kind == "int8" else 0.1)
         # The set has no rows of these.
         assert graphs["moment"].precision == graphs["frames"].precision == "fp16"
         script = (tmp_path / "out" / "reports" / "variants" / f"tensorrt_rtx-{kind}-sm89" / "reproduce.sh").read_text()
         assert '--calibration "$CALIBRATION"' in script
+
+
+def test_ranges_that_cut_values_off_are_found_out(
+    exported: Exported, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tenth(*arguments: Any) -> dict[str, float]:
+        return {name: most / 10 for name, most in largest_values(*arguments).items()}
+
+    monkeypatch.setattr(prepare, "largest_values", tenth)
+    eight = ("--precision", "int8", "--calibration", calibration)
+    done = run(exported.bundle, *eight, "--target", "sm86", "--out", tmp_path / "out")
+    assert isinstance(done.exception, PrecisionError)
+    assert "Output 'hidden' of graph 'cross_modal' in int8 differs from fp32 by" in str(done.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_type_that_a_gpu_does_not_have_is_refused_with_the_reason(
