@@ -25,8 +25,8 @@ from hero_export.geometry import (
 from hero_export.graphs import BATCH, Graph, graphs_of
 from hero_export.operators import fused_counts
 from hero_export.report import REPORT_JSON, REPORT_TEXT, CaseResult, ExportReport, GraphReport, tool_versions
-from hero_export.stage_costs import StageClock
 from hero_export.sources import Sources, find_sources
+from hero_export.stage_costs import StageClock
 from hero_export.tolerances import MAX_RELATIVE_ERROR, MIN_COSINE
 from hero_export.verify import GraphRunner, check_frame_graph, require_passed, verify_graph
 from hero_export.verify_paths import RunnerEngine, verify_moment_head, verify_paths

@@ -159,7 +159,11 @@ class ExportReport:
             rich_table("Graphs", GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
             rich_table("Comparison with the model", CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
             *([speed] if self.speed else []),
-            *([rich_table("Stages", STAGE_COLUMNS, [stage_cells(cost) for cost in self.stages])] if self.stages else []),
+            *(
+                [rich_table("Stages", STAGE_COLUMNS, [stage_cells(cost) for cost in self.stages])]
+                if self.stages
+                else []
+            ),
         )
 
 

@@ -254,7 +254,9 @@ def load_split(
     there = config.data.annotations()
     chosen: Split = split or ("test" if "test" in there else "validation")
     if chosen not in there:
-        raise ExportError(f"The run has no data.{chosen}; there is {', '.join(there)}. Choose one of them with --split.")
+        raise ExportError(
+            f"The run has no data.{chosen}; there is {', '.join(there)}. Choose one of them with --split."
+        )
     geometry = engine.manifest.geometry
     if task == CAPTIONING:
         return CaptionSplit(config, checkpoint, chosen, geometry, most, limit), chosen

@@ -1,0 +1,67 @@
+"""What programs of others say about the files of a bundle: ONNX's own checker, and its inference of shapes and types."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from hero_export.verification.report import BASE, ArtefactCheck
+from hero_sdk.graph_files import ONNX_SUFFIX
+from hero_sdk.manifest import Manifest
+
+CHECKER, SHAPES = "onnx.checker", "shape inference"
+
+
+def check_artefacts(bundle: Path, manifest: Manifest, variants: list[str]) -> list[ArtefactCheck]:
+    """Check every ONNX file of a bundle whose files are known to be the ones that were exported.
+
+    Args:
+        bundle: the folder.
+        manifest: of it.
+        variants: whose files are checked, beside the bundle's own.
+    """
+    files = [(BASE, graph, spec.file) for graph, spec in manifest.graphs.items()]
+    files += [(name, graph, one.file) for name in variants for graph, one in manifest.variants[name].graphs.items()]
+    return [
+        ArtefactCheck(variant, graph, file, check, problem)
+        for variant, graph, file in files
+        if file.endswith(ONNX_SUFFIX)
+        for check, problem in ((CHECKER, check_model(bundle / file)), (SHAPES, infer_shapes(bundle / file)))
+    ]
+
+
+def check_model(path: Path) -> str | None:
+    """What ONNX's full check has to say about a file; None where it is content."""
+    try:
+        # By path: the checker then reads external data, and models beyond 2 GB.
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return _first_line(error)
+    return None
+
+
+def infer_shapes(path: Path) -> str | None:
+    """What strict shape inference, with data propagation and types checked, has to say about a file; None where it is content.
+
+    Also said: an output whose shape is another one than the graph declares.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / path.name
+        try:
+            onnx.shape_inference.infer_shapes_path(
+                str(path), str(target), check_type=True, strict_mode=True, data_prop=True
+            )
+        except onnx.shape_inference.InferenceError as error:
+            return _first_line(error)
+        inferred = onnx.load(str(target), load_external_data=False).graph
+    declared = onnx.load(str(path), load_external_data=False).graph
+    for found, wanted in zip(inferred.output, declared.output, strict=True):
+        if found.type != wanted.type:
+            return f"the output {wanted.name} is declared as another type than it has"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,118 @@
+"""Every graph of every variant against the model, on a grid of shapes and at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hero_export.cases import CaseMaker
+from hero_export.graphs import Graph
+from hero_export.head_cases import Case, batch_sizes, shape_name
+from hero_export.report import CaseResult
+from hero_export.tolerances import tolerance_of
+from hero_export.verification.report import BASE, VariantCase
+from hero_export.verification.variants import Opened
+from hero_export.verify import compare_case, reference
+from hero_export.verify_paths import verify_paths
+from hero_sdk.errors import HeroError
+from hero_sdk.hub import Stage
+from hero_sdk.manifest import FRAME_GRAPH, GraphSpec
+from hero_train.model.hero import HeroEncoders
+
+
+@dataclass
+class Grid:
+    """What the comparisons found.
+
+    Attributes:
+        cases: all of them.
+        worst: the input of the largest error of each graph of each variant, with what was found on it.
+        broken: why a graph of a variant gave no outputs at all, by both names.
+    """
+
+    cases: list[VariantCase] = field(default_factory=list)
+    worst: dict[tuple[str, str], tuple[Case, CaseResult]] = field(default_factory=dict)
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def note(self, variant: str, case: Case, results: list[CaseResult]) -> None:
+        """Add the comparisons of one input."""
+        self.cases += [VariantCase(variant, result) for result in results]
+        largest = max(results, key=_error)
+        kept = self.worst.get((variant, case.graph))
+        if kept is None or _error(largest) > _error(kept[1]):
+            self.worst[variant, case.graph] = case, largest
+
+
+def _error(result: CaseResult) -> float:
+    """What is no number is further from the model than any number."""
+    return result.required_tolerance if np.isfinite(result.required_tolerance) else np.inf
+
+
+def compare_grid(opened: Mapping[str, Opened], graphs: Mapping[str, Graph], maker: CaseMaker, begin: Stage) -> Grid:
+    """Run every case through the model once and through each variant that has the graph.
+
+    Args:
+        opened: variants that run on this machine, the base among them.
+        graphs: of the model, by name.
+        maker: of the cases.
+        begin: told about each graph.
+    """
+    grid = Grid()
+    specs = opened[BASE].engine.manifest.graphs
+    for name, graph in graphs.items():
+        begin(f"Comparing {name} with the model")
+        for case in maker.grid_of(graph):
+            expected = reference(specs[name], graph.module, case.inputs)
+            for variant in _with_graph(opened, name):
+                _compare(grid, opened[variant], specs[name], case, expected)
+    begin("Comparing the frame encoders")
+    for case in frame_cases(specs[FRAME_GRAPH]):
+        # The frame encoder may be any network, so there is no model of it but the graph that was exported.
+        expected = opened[BASE].engine.run(FRAME_GRAPH, case.inputs)
+        for variant in _with_graph(opened, FRAME_GRAPH):
+            if variant != BASE:
+                _compare(grid, opened[variant], specs[FRAME_GRAPH], case, expected)
+    return grid
+
+
+def _with_graph(opened: Mapping[str, Opened], graph: str) -> list[str]:
+    return [name for name, one in opened.items() if graph in one.graphs]
+
+
+def _compare(grid: Grid, one: Opened, spec: GraphSpec, case: Case, expected: dict[str, np.ndarray]) -> None:
+    key = (one.name, case.graph)
+    if key in grid.broken:
+        return
+    try:
+        found = one.engine.run(case.graph, case.inputs)
+    except HeroError as error:
+        grid.broken[key] = f"{case.graph}, {case.name}: {error}"
+        return
+    grid.note(one.name, case, compare_case(case, spec, found, expected, tolerance_of(one.precision)))
+
+
+def compare_paths(grid: Grid, opened: Mapping[str, Opened], model: HeroEncoders, maker: CaseMaker) -> None:
+    """The whole way of the task, from packing to captions, for the variants that must compute the same numbers.
+
+    With fewer bits a caption of a random model may take another turn at any word; these are judged on the task.
+    """
+    for one in opened.values():
+        if tolerance_of(one.precision) == tolerance_of("fp32") and not any(name == one.name for name, _ in grid.broken):
+            grid.cases += [VariantCase(one.name, result) for result in verify_paths(one.engine, model, maker)]
+
+
+def frame_cases(spec: GraphSpec, seed: int = 0) -> list[Case]:
+    """Random images, in every batch size."""
+    rng = np.random.default_rng(seed)
+    images = spec.inputs[0]
+    return [
+        Case(
+            FRAME_GRAPH,
+            shape_name(batch, "random images"),
+            {images.name: rng.integers(0, 256, (batch, *images.shape[1:]), dtype=np.uint8)},
+            {tensor.name: np.ones(batch, dtype=bool) for tensor in spec.outputs},
+        )
+        for batch in batch_sizes(spec.max_batch)
+    ]
