@@ -138,7 +138,7 @@ class Latency:
 
     Attributes:
         variant: or ``TORCH``.
-        what: a graph, or what a user asks for: "video", "query", "question", "statement", "caption".
+        what: a graph, or what a user asks for, such as "encode a video".
         batch: rows of a graph; 1 for the rest.
         rounds: how often.
         milliseconds: the median.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from hero_export.errors import ExportError
 from hero_export.verification.bootstrap import paired_interval
@@ -132,7 +133,7 @@ class RetrievalSplit(TaskSplit):
 
     def __init__(self, config: Any, checkpoint: Path, split: Split, geometry: RowGeometry, most: int | None) -> None:
         self.geometry = geometry
-        self.model, _, self._corpus = retrieval.load(config, checkpoint, split, most)
+        self.model, _, self._corpus = retrieval.load(config, checkpoint, split, most, _quiet())
 
     def score(self, judge: Judge) -> Scores:
         """Recalls, every moment competing."""
@@ -145,8 +146,8 @@ class RetrievalSplit(TaskSplit):
         video = _middle(self._corpus, lambda one: len(one.input.features))
         query = video.queries[0].tokens
         return {
-            "video": lambda: encode_corpus(judge, [video], self.geometry),  # type: ignore[arg-type]
-            "query": lambda: encode_query_tokens(judge, [query], self.geometry),  # type: ignore[arg-type]
+            "encode a video": lambda: encode_corpus(judge, [video], self.geometry),  # type: ignore[arg-type]
+            "encode a query": lambda: encode_query_tokens(judge, [query], self.geometry),  # type: ignore[arg-type]
         }
 
 
@@ -157,7 +158,7 @@ class AnswerSplit(TaskSplit):
         self.geometry = geometry
         self.task = QUESTION_ANSWERING if config.task == "questions" else STATEMENTS
         recipe: Any = questions if self.task == QUESTION_ANSWERING else statements
-        self.model, _, self._items = recipe.load(config, checkpoint, split, most)
+        self.model, _, self._items = recipe.load(config, checkpoint, split, most, _quiet())
 
     def score(self, judge: Judge) -> Scores:
         """Accuracy."""
@@ -177,7 +178,7 @@ class AnswerSplit(TaskSplit):
     def calls(self, judge: Judge) -> dict[str, Any]:
         """One question or statement about a video of middling length."""
         item = _middle(self._items, lambda one: len(one.video.features))
-        name = "question" if self.task == QUESTION_ANSWERING else "statement"
+        name = "answer a question" if self.task == QUESTION_ANSWERING else "judge a statement"
         return {name: lambda: self._judged(judge, [item])}
 
 
@@ -190,7 +191,7 @@ class CaptionSplit(TaskSplit):
         self, config: Any, checkpoint: Path, split: Split, geometry: RowGeometry, most: int | None, limit: int
     ) -> None:
         self.geometry, self._limit = geometry, limit
-        self.model, self._tokenizer, _, self._videos = captions.load(config, checkpoint, split, most)
+        self.model, self._tokenizer, _, self._videos = captions.load(config, checkpoint, split, most, _quiet())
         self._references = references_of(self._videos)
 
     def score(self, judge: Judge) -> Scores:
@@ -208,7 +209,12 @@ class CaptionSplit(TaskSplit):
         """One moment of a video of middling length, its video encoded too."""
         video = _middle([one for one in self._videos if one.moments], lambda one: len(one.input.features))
         one_moment = replace(video, moments=video.moments[:1])
-        return {"caption": lambda: self._write(judge, [one_moment])}
+        return {"caption a moment": lambda: self._write(judge, [one_moment])}
+
+
+def _quiet() -> Console:
+    """Standard output is for the report."""
+    return Console(quiet=True)
 
 
 def _middle(items: Sequence[Any], size: Any) -> Any:

@@ -13,6 +13,7 @@ from hero_export.cases import CaseMaker
 from hero_export.errors import BudgetError, VerificationError
 from hero_export.graphs import graphs_of
 from hero_export.report import tool_versions
+from hero_export.reproduce import Word
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import FP32, TOLERANCES, tolerance_of
 from hero_export.verification.artefacts import check_artefacts
@@ -59,6 +60,13 @@ class Options:
     sample: int | None = None
     threads: int = 1
     latency: bool = True
+
+    def words(self) -> list[Word]:
+        """As options of the command."""
+        named = {"budget": self.budget, "split": self.split, "sample": self.sample, "threads": self.threads}
+        words: list[Word] = [word for name in self.variants or () for word in ("--variant", name)]
+        words += [word for name, value in named.items() if value is not None for word in (f"--{name}", value)]
+        return [*words, "--latency" if self.latency else "--no-latency"]
 
 
 def verify_bundle(

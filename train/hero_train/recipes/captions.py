@@ -97,7 +97,7 @@ def predict(config: CaptionRunConfig, checkpoint: Path, split: Split, out: Path)
 
 
 def load(
-    config: CaptionRunConfig, checkpoint: Path, split: Split, most: int | None = None
+    config: CaptionRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForCaptioning, TextTokenizer, list[CaptionedMoment], list[CaptionVideo]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its tokenizer, its moments, and its videos.
 
@@ -106,12 +106,13 @@ def load(
         checkpoint: its folder.
         split: of the data.
         most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
 
     Raises:
         CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
         DataError: annotations or videos that cannot be read.
     """
-    session = Session(config)
+    session = Session(config, console=console)
     # A split that is to be captioned has no captions.
     moments = evenly(read_captioned_moments(config.data.annotations()[split], captioned=False), most)
     model, tokenizer = load_checkpoint(HeroForCaptioning, session, checkpoint)

@@ -83,7 +83,7 @@ def predict(config: QuestionRunConfig, checkpoint: Path, split: Split, out: Path
 
 
 def load(
-    config: QuestionRunConfig, checkpoint: Path, split: Split, most: int | None = None
+    config: QuestionRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForQuestionAnswering, list[Question], list[EncodedQuestion]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its questions, and these as the model reads them.
 
@@ -92,12 +92,13 @@ def load(
         checkpoint: its folder.
         split: of the data.
         most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
 
     Raises:
         CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
         DataError: annotations or videos that cannot be read.
     """
-    session = Session(config)
+    session = Session(config, console=console)
     questions = evenly(read_questions(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroForQuestionAnswering, session, checkpoint)
     ids = [question.video_id for question in questions]

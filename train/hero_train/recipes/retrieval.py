@@ -102,7 +102,7 @@ def predict(config: RetrievalRunConfig, checkpoint: Path, split: Split, out: Pat
 
 
 def load(
-    config: RetrievalRunConfig, checkpoint: Path, split: Split, most: int | None = None
+    config: RetrievalRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroModel, list[MomentQuery], list[CorpusVideo]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its queries, and its videos.
 
@@ -111,12 +111,13 @@ def load(
         checkpoint: its folder.
         split: of the data.
         most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
 
     Raises:
         CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
         DataError: annotations or videos that cannot be read.
     """
-    session = Session(config)
+    session = Session(config, console=console)
     queries = evenly(read_moment_queries(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroModel, session, checkpoint)
     ids = [query.video_id for query in queries]

@@ -82,7 +82,7 @@ def predict(config: StatementRunConfig, checkpoint: Path, split: Split, out: Pat
 
 
 def load(
-    config: StatementRunConfig, checkpoint: Path, split: Split, most: int | None = None
+    config: StatementRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForStatements, list[Statement], list[EncodedStatement]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its statements, and these as the model reads them.
 
@@ -91,12 +91,13 @@ def load(
         checkpoint: its folder.
         split: of the data.
         most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
 
     Raises:
         CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
         DataError: annotations or videos that cannot be read.
     """
-    session = Session(config)
+    session = Session(config, console=console)
     statements = evenly(read_statements(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroForStatements, session, checkpoint)
     ids = [statement.video_id for statement in statements]
