@@ -1,4 +1,7 @@
-"""What programs of others say about the files of a bundle: ONNX's own checker, and its inference of shapes and types."""
+"""What the files of a bundle are, whatever its manifest says of them.
+
+ONNX's own checker and its inference of shapes and types look at each, and the precision of each is read back.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from pathlib import Path
 
 import onnx
 
+from hero_export.precision.microsoft import known_to_onnx
+from hero_export.precision.readback import read_precision
 from hero_export.verification.report import BASE, ArtefactCheck
 from hero_sdk.graph_files import ONNX_SUFFIX
 from hero_sdk.manifest import Manifest
+from hero_sdk.variants import VariantGraph
 
-CHECKER, SHAPES = "onnx.checker", "shape inference"
+CHECKER, SHAPES, PRECISION = "onnx.checker", "shape inference", "precision"
 
 
 def check_artefacts(bundle: Path, manifest: Manifest, variants: list[str]) -> list[ArtefactCheck]:
@@ -24,12 +30,38 @@ def check_artefacts(bundle: Path, manifest: Manifest, variants: list[str]) -> li
     """
     files = [(BASE, graph, spec.file) for graph, spec in manifest.graphs.items()]
     files += [(name, graph, one.file) for name in variants for graph, one in manifest.variants[name].graphs.items()]
-    return [
+    checks = [
         ArtefactCheck(variant, graph, file, check, problem)
         for variant, graph, file in files
         if file.endswith(ONNX_SUFFIX)
         for check, problem in ((CHECKER, check_model(bundle / file)), (SHAPES, infer_shapes(bundle / file)))
     ]
+    for name in variants:
+        variant = manifest.variants[name]
+        checks += [
+            ArtefactCheck(name, graph, one.file, PRECISION, check_precision(bundle / one.file, one, variant.precision))
+            for graph, one in variant.graphs.items()
+            if one.file.endswith(ONNX_SUFFIX)
+        ]
+    return checks
+
+
+def check_precision(path: Path, graph: VariantGraph, asked: str) -> str | None:
+    """How the matrix products of a file differ from what the manifest says of them; None where they don't.
+
+    Args:
+        path: of the ONNX file.
+        graph: what the manifest says.
+        asked: the variant's precision. Layers may have been kept in a higher one, but not all of them.
+    """
+    found = read_precision(path).counts()
+    shown = ", ".join(f"{count} in {kind}" for kind, count in found.items()) or "none"
+    if found != graph.products:
+        wanted = ", ".join(f"{count} in {kind}" for kind, count in graph.products.items()) or "none"
+        return f"its matrix products are {shown}; the manifest says {wanted}"
+    if asked not in found:
+        return f"its matrix products are {shown}; expected some in {asked}"
+    return None
 
 
 def check_model(path: Path) -> str | None:
@@ -50,9 +82,10 @@ def infer_shapes(path: Path) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / path.name
         try:
-            onnx.shape_inference.infer_shapes_path(
-                str(path), str(target), check_type=True, strict_mode=True, data_prop=True
-            )
+            with known_to_onnx():
+                onnx.shape_inference.infer_shapes_path(
+                    str(path), str(target), check_type=True, strict_mode=True, data_prop=True
+                )
         except onnx.shape_inference.InferenceError as error:
             return _first_line(error)
         inferred = onnx.load(str(target), load_external_data=False).graph
