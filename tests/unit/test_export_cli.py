@@ -19,7 +19,10 @@ from tests.tiny_checkpoint import write_checkpoint
 from tests.unit.hero_export_command import RunExport, make_export_run
 from tests.unit.test_export_inspection import add_nodes
 
-COMMANDS = ("onnx", "calibrate", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull")
+COMMANDS = (
+    *("onnx", "calibrate", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull"),
+    *("verify", "replay", "mix"),
+)
 
 
 @pytest.fixture

@@ -6,10 +6,15 @@ ONNX's own checker and its inference of shapes and types look at each, and the p
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import onnx
 
+from hero_export.fusion import fusion_problems, model_nodes, read_model
+from hero_export.graphs import Graph
+from hero_export.operators import Operators
 from hero_export.precision.microsoft import known_to_onnx
 from hero_export.precision.readback import read_precision
 from hero_export.verification.report import BASE, ArtefactCheck
@@ -17,25 +22,38 @@ from hero_sdk.graph_files import ONNX_SUFFIX
 from hero_sdk.manifest import Manifest
 from hero_sdk.variants import VariantGraph
 
-CHECKER, SHAPES, PRECISION = "onnx.checker", "shape inference", "precision"
+FORMS: tuple[Operators, ...] = get_args(Operators)
+
+CHECKER, SHAPES, FUSION, PRECISION = "onnx.checker", "shape inference", "fusion", "precision"
 
 
-def check_artefacts(bundle: Path, manifest: Manifest, variants: list[str]) -> list[ArtefactCheck]:
+def check_artefacts(
+    bundle: Path, manifest: Manifest, variants: list[str], graphs: Mapping[str, Graph]
+) -> list[ArtefactCheck]:
     """Check every ONNX file of a bundle whose files are known to be the ones that were exported.
 
     Args:
         bundle: the folder.
         manifest: of it.
         variants: whose files are checked, beside the bundle's own.
+        graphs: of the model, whose architecture implies the fused operators.
     """
-    files = [(BASE, graph, spec.file) for graph, spec in manifest.graphs.items()]
-    files += [(name, graph, one.file) for name in variants for graph, one in manifest.variants[name].graphs.items()]
-    checks = [
-        ArtefactCheck(variant, graph, file, check, problem)
-        for variant, graph, file in files
-        if file.endswith(ONNX_SUFFIX)
-        for check, problem in ((CHECKER, check_model(bundle / file)), (SHAPES, infer_shapes(bundle / file)))
+    files = [(BASE, graph, spec.file, spec.fused) for graph, spec in manifest.graphs.items()]
+    files += [
+        (name, graph, one.file, one.fused)
+        for name in variants
+        for graph, one in manifest.variants[name].graphs.items()
     ]
+    checks = []
+    for variant, graph, file, fused in files:
+        if file.endswith(ONNX_SUFFIX):
+            path = bundle / file
+            said = {
+                CHECKER: check_model(path),
+                SHAPES: infer_shapes(path),
+                FUSION: check_fused(path, graph, fused, graphs.get(graph)),
+            }
+            checks += [ArtefactCheck(variant, graph, file, check, problem) for check, problem in said.items()]
     for name in variants:
         variant = manifest.variants[name]
         checks += [
@@ -44,6 +62,22 @@ def check_artefacts(bundle: Path, manifest: Manifest, variants: list[str]) -> li
             if one.file.endswith(ONNX_SUFFIX)
         ]
     return checks
+
+
+def check_fused(path: Path, name: str, declared: Mapping[str, int], graph: Graph | None) -> str | None:
+    """How the fused operators of a file differ from what the manifest says and the architecture implies; None where they don't.
+
+    Args:
+        path: of the ONNX file.
+        name: of the graph.
+        declared: how many of each the manifest says.
+        graph: of the model; None for the frame encoder, which may be any network.
+    """
+    nodes = model_nodes(read_model(path))
+    implied = [] if graph is None or graph.fused is None else [graph.fused.counts(form) for form in FORMS]
+    if implied and dict(declared) not in implied:
+        return f"the manifest says {dict(declared)}, and the architecture implies {' or '.join(map(str, implied))}"
+    return ". ".join(fusion_problems(name, nodes, declared)) or None
 
 
 def check_precision(path: Path, graph: VariantGraph, asked: str) -> str | None:

@@ -10,7 +10,7 @@ from hero_export.verification.task import JUDGED, Scores, TaskSplit
 from hero_sdk.engines.local import LocalEngine
 
 Make = Callable[[Path, Collection[str]], str]
-"""Writes a bundle with a variant in which these layers are kept in higher precision into a new folder; returns the variant's name."""
+"""Writes a bundle with a variant that has these layers in higher precision to a new folder; returns the variant's name."""
 
 
 class TaskMetric:

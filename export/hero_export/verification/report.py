@@ -45,11 +45,11 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class ArtefactCheck:
-    """One check of a file by a program that this project did not write.
+    """One check of what a file is.
 
     Attributes:
         variant, graph, file: what was checked.
-        check: "onnx.checker", "shape inference" or "precision".
+        check: "onnx.checker" and "shape inference", which are ONNX's own, "fusion" or "precision".
         problem: what it says; None where it has nothing to say.
     """
 

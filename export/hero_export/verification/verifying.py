@@ -105,15 +105,15 @@ def verify_bundle(
     for name in chosen:
         manifest.variant(name)
     model = load_bundle_model(bundle, manifest, checkpoint)
-    begin("Checking the files with onnx.checker and shape inference")
-    checks = check_artefacts(bundle, manifest, chosen)
+    graphs = graphs_of(model, manifest.geometry, **bundle_limits(manifest))
+    begin("Checking the files: ONNX's checker and shape inference, fused operators, precision")
+    checks = check_artefacts(bundle, manifest, chosen, graphs)
     with torch_threads(options.threads):
         begin("Opening the variants")
         tried = {name: open_variant(bundle, manifest, name, options.threads) for name in (BASE, *chosen)}
         if isinstance(base := tried[BASE], NotRun):
             raise VerificationError(f"The bundle's own graphs do not run: {base.why}")
         opened = {name: one for name, one in tried.items() if isinstance(one, Opened)}
-        graphs = graphs_of(model, manifest.geometry, **bundle_limits(manifest))
         max_batch = max(spec.max_batch for name, spec in manifest.graphs.items() if name in graphs)
         maker = CaseMaker(model.config, manifest.geometry, max_batch)
         grid = compare_grid(opened, graphs, maker, begin)

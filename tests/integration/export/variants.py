@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from hero_export.fusion import model_nodes, operator_counts, read_model
+from hero_export.operators import fused_counts
 from hero_export.precision.cast import HalfPrecision, cast_file
 from hero_export.precision.readback import read_precision
 from hero_export.variants import amend
@@ -33,7 +35,8 @@ def add_variant(
             path = folder / f"{graph}.onnx"
             write(bundle / "graphs" / path.name, path)
             counts = read_precision(path).counts() if products is None else dict(products)
-            made[graph] = VariantGraph(f"variants/{name}/{path.name}", precision, counts)
+            fused = fused_counts(operator_counts(model_nodes(read_model(path))))
+            made[graph] = VariantGraph(f"variants/{name}/{path.name}", precision, counts, fused)
         amendment.add(Variant("onnxruntime", precision, made))
     return name
 
