@@ -341,7 +341,7 @@ def inspect(
 
 bundle_commands.register(app)
 precision_commands.register(app, MAKE)
-verify_commands.register(app)
+verify_commands.register(app, MAKE)
 
 if __name__ == "__main__":
     main()

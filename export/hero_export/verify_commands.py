@@ -1,7 +1,9 @@
-"""The commands of ``hero-export`` that compare a bundle with the model: verify, and replay of what verify kept."""
+"""The commands of ``hero-export`` that compare a bundle with the model: verify, replay of what verify kept, and mix."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,10 +19,11 @@ Checkpoint = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to an application."""
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands to an application, those that make something under a heading of its list."""
     app.command(rich_help_panel=CHECKS)(verify)
     app.command(rich_help_panel=CHECKS)(replay)
+    app.command(rich_help_panel=panel)(mix)
 
 
 def verify(
@@ -142,4 +145,67 @@ def replay(
     typer.echo(
         f"The report says {recorded:.6e} of {found.recorded.output}: "
         + ("the same number." if found.same else "another machine or other versions gave it.")
+    )
+
+
+def mix(
+    bundle: BundleFolder,
+    checkpoint: Checkpoint,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="RUN.yaml", help="Configuration of the run that trained the model.", rich_help_panel=PARTS
+        ),
+    ],
+    calibration: Annotated[
+        Path, typer.Option(help="What `hero-export calibrate` wrote for this bundle.", rich_help_panel=PARTS)
+    ],
+    engine: Annotated[
+        Literal["onnxruntime", "openvino"], typer.Option(help="Of the variant.", rich_help_panel=JUDGING)
+    ] = "onnxruntime",
+    budget: Annotated[
+        float, typer.Option(min=0, help="Points that each metric may lose.", rich_help_panel=JUDGING)
+    ] = 1.0,
+    split: Annotated[
+        Literal["train", "validation", "test"],
+        typer.Option(help="That candidates are judged on; keep test for `verify`.", rich_help_panel=JUDGING),
+    ] = "validation",
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge on so many annotations, evenly over the split.", rich_help_panel=JUDGING),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates at most.", rich_help_panel=JUDGING)] = 24,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of the engine and of PyTorch.", rich_help_panel=JUDGING)
+    ] = 1,
+    require_signature: RequireSignature = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a variant in int8 with those layers in fp32 without which its task loses more than a budget."""
+    with stages() as stage:
+        stage("Loading torch")
+        from hero_export.verification.mixing import mix_precision
+        from hero_train.run_config import load_config
+
+        found = mix_precision(
+            bundle,
+            checkpoint,
+            load_config(data),
+            calibration,
+            engine=engine,
+            budget=budget,
+            split=split,
+            sample=sample,
+            trials=trials,
+            threads=threads,
+            require_signature=require_signature or None,
+            on_stage=stage,
+        )
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    kept = ", ".join(found.kept) or "none"
+    typer.echo(
+        f"Made {engine}-int8 of {bundle}: it loses {max(0.0, -found.metric):.2f} points of the {split} split; the budget is "
+        f"{budget:g}. Layers in fp32: {kept} ({len(found.trail)} candidates were judged)."
     )

@@ -40,9 +40,7 @@ def check_artefacts(
     """
     files = [(BASE, graph, spec.file, spec.fused) for graph, spec in manifest.graphs.items()]
     files += [
-        (name, graph, one.file, one.fused)
-        for name in variants
-        for graph, one in manifest.variants[name].graphs.items()
+        (name, graph, one.file, one.fused) for name in variants for graph, one in manifest.variants[name].graphs.items()
     ]
     checks = []
     for variant, graph, file, fused in files:
@@ -55,10 +53,10 @@ def check_artefacts(
             }
             checks += [ArtefactCheck(variant, graph, file, check, problem) for check, problem in said.items()]
     for name in variants:
-        variant = manifest.variants[name]
+        asked = manifest.variants[name].precision
         checks += [
-            ArtefactCheck(name, graph, one.file, PRECISION, check_precision(bundle / one.file, one, variant.precision))
-            for graph, one in variant.graphs.items()
+            ArtefactCheck(name, graph, one.file, PRECISION, check_precision(bundle / one.file, one, asked))
+            for graph, one in manifest.variants[name].graphs.items()
             if one.file.endswith(ONNX_SUFFIX)
         ]
     return checks
