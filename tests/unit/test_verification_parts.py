@@ -53,7 +53,9 @@ def test_an_interval_is_the_same_each_time() -> None:
 
 
 def test_a_precision_has_the_tolerance_of_its_numbers() -> None:
-    assert tolerance_of("int8-dynamic") is tolerance_of("int8") is tolerance_of("int4-weights")
+    assert tolerance_of("int8-dynamic") is TOLERANCES["int8"] is tolerance_of("int4-weights")
+    assert tolerance_of("int8") == dataclasses.replace(TOLERANCES["int8"], calibrated=True)
+    assert tolerance_of("fp8").calibrated
     assert tolerance_of("fp32") is FP32
     assert tolerance_of("posit8") is FP32, "what nobody has looked at may not be coarse"
     order = [TOLERANCES[name] for name in ("fp32", "fp16", "bf16", "int8")]

@@ -11,8 +11,9 @@ from hero_export.cases import CaseMaker
 from hero_export.graphs import Graph
 from hero_export.head_cases import Case, batch_sizes, shape_name
 from hero_export.report import CaseResult
-from hero_export.tolerances import tolerance_of
+from hero_export.tolerances import UNJUDGED, tolerance_of
 from hero_export.verification.report import BASE, VariantCase
+from hero_export.verification.rows import NAME as ROWS
 from hero_export.verification.variants import Opened
 from hero_export.verify import compare_case, reference
 from hero_export.verify_paths import verify_paths
@@ -28,45 +29,56 @@ class Grid:
 
     Attributes:
         cases: all of them.
-        worst: the input of the largest error of each graph of each variant, with what was found on it.
+        worst: the input of the largest error of each graph of each variant, with what was found on it; of those that are judged,
+            where some are.
         broken: why a graph of a variant gave no outputs at all, by both names.
     """
 
     cases: list[VariantCase] = field(default_factory=list)
-    worst: dict[tuple[str, str], tuple[Case, CaseResult]] = field(default_factory=dict)
+    worst: dict[tuple[str, str], tuple[Case, VariantCase]] = field(default_factory=dict)
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def note(self, variant: str, case: Case, results: list[CaseResult]) -> None:
+    def note(self, variant: str, case: Case, results: list[CaseResult], judged: bool) -> None:
         """Add the comparisons of one input."""
-        self.cases += [VariantCase(variant, result) for result in results]
-        largest = max(results, key=_error)
+        found = [VariantCase(variant, result, judged) for result in results]
+        self.cases += found
+        largest = max(found, key=_rank)
         kept = self.worst.get((variant, case.graph))
-        if kept is None or _error(largest) > _error(kept[1]):
+        if kept is None or _rank(largest) > _rank(kept[1]):
             self.worst[variant, case.graph] = case, largest
 
 
-def _error(result: CaseResult) -> float:
-    """What is no number is further from the model than any number."""
-    return result.required_tolerance if np.isfinite(result.required_tolerance) else np.inf
+def _rank(case: VariantCase) -> tuple[bool, float]:
+    """What is judged comes before what is not, and what is no number is further from the model than any number."""
+    error = case.result.required_tolerance
+    return case.judged, error if np.isfinite(error) else np.inf
 
 
-def compare_grid(opened: Mapping[str, Opened], graphs: Mapping[str, Graph], maker: CaseMaker, begin: Stage) -> Grid:
+def compare_grid(
+    opened: Mapping[str, Opened],
+    graphs: Mapping[str, Graph],
+    maker: CaseMaker,
+    real: Mapping[str, Case],
+    begin: Stage,
+) -> Grid:
     """Run every case through the model once and through each variant that has the graph.
 
     Args:
         opened: variants that run on this machine, the base among them.
         graphs: of the model, by name.
         maker: of the cases.
+        real: a case of real rows by graph, where there are some.
         begin: told about each graph.
     """
     grid = Grid()
     specs = opened[BASE].engine.manifest.graphs
     for name, graph in graphs.items():
         begin(f"Comparing {name} with the model")
-        for case in maker.grid_of(graph):
+        own = [real[name]] if name in real else []
+        for case in (*maker.grid_of(graph), *own):
             expected = reference(specs[name], graph.module, case.inputs)
             for variant in _with_graph(opened, name):
-                _compare(grid, opened[variant], specs[name], case, expected)
+                _compare(grid, opened[variant], specs[name], case, expected, real=case.name == ROWS)
     if others := [variant for variant in _with_graph(opened, FRAME_GRAPH) if variant != BASE]:
         begin("Comparing the frame encoders")
         for case in frame_cases(specs[FRAME_GRAPH]):
@@ -81,7 +93,9 @@ def _with_graph(opened: Mapping[str, Opened], graph: str) -> list[str]:
     return [name for name, one in opened.items() if graph in one.graphs]
 
 
-def _compare(grid: Grid, one: Opened, spec: GraphSpec, case: Case, expected: dict[str, np.ndarray]) -> None:
+def _compare(
+    grid: Grid, one: Opened, spec: GraphSpec, case: Case, expected: dict[str, np.ndarray], *, real: bool = False
+) -> None:
     key = (one.name, case.graph)
     if key in grid.broken:
         return
@@ -90,7 +104,10 @@ def _compare(grid: Grid, one: Opened, spec: GraphSpec, case: Case, expected: dic
     except HeroError as error:
         grid.broken[key] = f"{case.graph}, {case.name}: {error}"
         return
-    grid.note(one.name, case, compare_case(case, spec, found, expected, tolerance_of(one.precision)))
+    tolerance = tolerance_of(one.precision)
+    judged = real or not tolerance.calibrated
+    results = compare_case(case, spec, found, expected, tolerance if judged else UNJUDGED)
+    grid.note(one.name, case, results, judged)
 
 
 def compare_paths(grid: Grid, opened: Mapping[str, Opened], model: HeroEncoders, maker: CaseMaker) -> None:
@@ -100,7 +117,7 @@ def compare_paths(grid: Grid, opened: Mapping[str, Opened], model: HeroEncoders,
     """
     for one in opened.values():
         if tolerance_of(one.precision) == tolerance_of("fp32") and not any(name == one.name for name, _ in grid.broken):
-            grid.cases += [VariantCase(one.name, result) for result in verify_paths(one.engine, model, maker)]
+            grid.cases += [VariantCase(one.name, result, True) for result in verify_paths(one.engine, model, maker)]
 
 
 def frame_cases(spec: GraphSpec, seed: int = 0) -> list[Case]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hero_export.cases import CaseMaker
-from hero_export.graphs import Graph
+from hero_export.head_cases import Case
 from hero_export.speed import BATCHES, FEWEST, MOST, WARM_UP
 from hero_export.verification.report import TORCH, Latency
 from hero_export.verification.task import TaskSplit
@@ -20,13 +19,11 @@ SECONDS = 1.0
 """For the rounds of one graph and batch; the fewest are run in any case."""
 
 
-def graph_latencies(
-    opened: Mapping[str, Opened], graphs: Mapping[str, Graph], maker: CaseMaker, max_batch: int
-) -> list[Latency]:
-    """Time every graph of every variant on one row and on several, the first edge case of the graph repeated."""
+def graph_latencies(opened: Mapping[str, Opened], cases: Mapping[str, Case], max_batch: int) -> list[Latency]:
+    """Time every graph of every variant on one row and on several: the rows of a case by graph, repeated."""
     found = []
-    for name, graph in graphs.items():
-        inputs = maker.cases_of(graph)[0].inputs
+    for name, case in cases.items():
+        inputs = case.inputs
         for batch in sorted({min(batch, max_batch) for batch in BATCHES}):
             rows = {key: np.resize(array, (batch, *array.shape[1:])) for key, array in inputs.items()}
             calls = {

@@ -14,7 +14,6 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from hero_export.cases import CaseMaker
 from hero_export.graphs import Graph
 from hero_export.head_cases import Case
 from hero_export.verification.report import LayerError
@@ -29,15 +28,15 @@ LARGEST = 1 << 30
 
 
 def layer_errors(
-    bundle: Path, opened: Mapping[str, Opened], graphs: Mapping[str, Graph], maker: CaseMaker, threads: int
+    bundle: Path, opened: Mapping[str, Opened], graphs: Mapping[str, Graph], cases: Mapping[str, Case], threads: int
 ) -> tuple[list[LayerError], dict[str, str]]:
-    """The error behind each norm of each ONNX graph, on the first edge case of the graph.
+    """The error behind each norm of each ONNX graph.
 
     Args:
         bundle: the folder.
         opened: variants that run here.
         graphs: of the model, by name.
-        maker: of the cases.
+        cases: on which input, by graph.
         threads: of a session.
 
     Returns:
@@ -46,7 +45,7 @@ def layer_errors(
     errors: list[LayerError] = []
     absent: dict[str, str] = {}
     for name, graph in graphs.items():
-        case = maker.cases_of(graph)[0]
+        case = cases[name]
         expected = _hidden_states(graph, case)
         if not expected:
             continue

@@ -24,7 +24,7 @@ TEMPLATE = "report.html.jinja"
 VARIANT_COLUMNS = ("variant", "engine", "precision", "matrix products", "MB", "result")
 METRIC_COLUMNS = ("metric", "variant", "items", "PyTorch", "variant's", "loss in points", "95 % interval", "budget", "")
 CASE_COLUMNS = (
-    *("graph", "output", "variant", "cases", "max error", "mean", "median", "99 %", "required tolerance", "cosine"),
+    *("graph", "output", "variant", "judged", "max error", "mean", "median", "99 %", "required tolerance", "cosine"),
     "worst case",
 )
 LATENCY_COLUMNS = ("what", "batch", "variant", "ms", "rounds")
@@ -75,19 +75,21 @@ def case_rows(cases: Iterable[VariantCase]) -> list[list[str]]:
         groups.setdefault((case.result.graph, case.result.output, case.variant), []).append(case)
     rows = []
     for (graph, output, variant), part in groups.items():
-        worst = max((case.result for case in part), key=lambda result: result.required_tolerance)
+        judged = [case.result for case in part if case.judged]
+        shown = judged or [case.result for case in part]
+        worst = max(shown, key=lambda result: result.required_tolerance)
         rows.append(
             [
                 graph,
                 output,
                 variant,
-                str(len(part)),
+                f"{len(judged)} of {len(part)}",
                 f"{worst.max_error:.1e}",
                 f"{worst.mean_error:.1e}",
                 f"{worst.quantiles['0.5']:.1e}",
                 f"{worst.quantiles['0.99']:.1e}",
                 f"{worst.required_tolerance:.1e}",
-                f"{min(case.result.cosine for case in part):.6f}",
+                f"{min(result.cosine for result in shown):.6f}",
                 worst.case + ("" if all(case.result.passed for case in part) else " (FAILED)"),
             ]
         )

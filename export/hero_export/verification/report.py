@@ -62,10 +62,17 @@ class ArtefactCheck:
 
 @dataclass(frozen=True)
 class VariantCase:
-    """One comparison with the model; see ``CaseResult``."""
+    """One comparison with the model.
+
+    Attributes:
+        variant: its name.
+        result: what was found.
+        judged: whether it is held to the tolerances of the variant's precision; otherwise it must only be numbers.
+    """
 
     variant: str
     result: CaseResult
+    judged: bool
 
 
 @dataclass(frozen=True)

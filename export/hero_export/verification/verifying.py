@@ -12,6 +12,8 @@ from pathlib import Path
 from hero_export.cases import CaseMaker
 from hero_export.errors import BudgetError, VerificationError
 from hero_export.graphs import graphs_of
+from hero_export.head_cases import Case
+from hero_export.precision.recording import RecordingEngine
 from hero_export.report import tool_versions
 from hero_export.reproduce import Word
 from hero_export.stage_costs import StageClock
@@ -30,6 +32,7 @@ from hero_export.verification.report import (
     VerificationReport,
     WorstInput,
 )
+from hero_export.verification.rows import KEPT, real_cases
 from hero_export.verification.task import load_split
 from hero_export.verification.variants import NotRun, Opened, open_variant
 from hero_sdk.hub import Stage
@@ -116,14 +119,10 @@ def verify_bundle(
         opened = {name: one for name, one in tried.items() if isinstance(one, Opened)}
         max_batch = max(spec.max_batch for name, spec in manifest.graphs.items() if name in graphs)
         maker = CaseMaker(model.config, manifest.geometry, max_batch)
-        grid = compare_grid(opened, graphs, maker, begin)
-        begin("Comparing the whole path with the model")
-        compare_paths(grid, opened, model, maker)
-        whole = {name: one for name, one in opened.items() if not any(name == key for key, _ in grid.broken)}
-        begin("Looking for the layers that the errors come from")
-        layers, absent = layer_errors(bundle, whole, graphs, maker, options.threads)
         metrics: list[MetricResult] = []
-        split = chosen_split = None
+        real: dict[str, Case] = {}
+        absent: dict[str, str] = {}
+        split = chosen_split = torch_scores = None
         if config is None:
             absent["task"] = "no run was named with --data, so no task was judged"
         else:
@@ -139,13 +138,26 @@ def verify_bundle(
             begin(f"Judging PyTorch on the {chosen_split} split")
             torch_scores = split.score(split.model)
             absent |= torch_scores.absent
-            for name, one in whole.items():
+            begin(f"Judging {BASE} on the {chosen_split} split")
+            recorded = RecordingEngine(base.engine, KEPT, seed=0)
+            metrics += split.compare(torch_scores, split.score(recorded), BASE, budget_of(base.precision, options))
+            real = real_cases(recorded)
+        grid = compare_grid(opened, graphs, maker, real, begin)
+        begin("Comparing the whole path with the model")
+        compare_paths(grid, opened, model, maker)
+        whole = {name: one for name, one in opened.items() if not any(name == key for key, _ in grid.broken)}
+        for name, one in whole.items():
+            if split is not None and torch_scores is not None and name != BASE:
                 begin(f"Judging {name} on the {chosen_split} split")
                 metrics += split.compare(torch_scores, split.score(one.engine), name, budget_of(one.precision, options))
+        begin("Looking for the layers that the errors come from")
+        typical = {name: real.get(name) or maker.cases_of(graph)[0] for name, graph in graphs.items()}
+        layers, without = layer_errors(bundle, whole, graphs, typical, options.threads)
+        absent |= without
         latencies = []
         if options.latency:
             begin("Timing")
-            latencies = graph_latencies(whole, graphs, maker, max_batch)
+            latencies = graph_latencies(whole, typical, max_batch)
             if split is not None:
                 latencies += call_latencies(whole, split)
         begin("Keeping the worst inputs")
@@ -183,7 +195,8 @@ def budget_of(precision: str, options: Options) -> float:
 def _keep_worst(grid: Grid, folder: Path, manifest: Manifest, threads: int) -> list[WorstInput]:
     (folder / INPUTS_FOLDER).mkdir()
     kept = []
-    for (variant, graph), (case, result) in grid.worst.items():
+    for (variant, graph), (case, largest) in grid.worst.items():
+        result = largest.result
         file = f"{INPUTS_FOLDER}/{variant}-{graph}.safetensors"
         save_worst(folder / file, case, result, variant=variant, fingerprint=manifest.fingerprint, threads=threads)
         kept.append(
