@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from hero_sdk.errors import InputError
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import read_bundle
 from hero_sdk.signature import PublicKeys
-from hero_sdk.variants import ONNXRUNTIME
+from hero_sdk.variants import ONNXRUNTIME, OPENVINO
 from hero_train.run_config import BaseRunConfig, Split
 
 INT8: Literal["int8"] = "int8"
@@ -103,21 +104,37 @@ def mix_precision(
 
 
 def maker(bundle: Path, calibration: Path, engine: str) -> Make:
-    """What makes the variant of a bundle with some layers in float32.
+    """What makes the variant in int8 of a bundle, with some layers in float32.
 
     Raises:
         InputError: an engine whose graphs cannot be mixed layer by layer.
     """
-    if engine == ONNXRUNTIME:
+    if engine not in MADE_BY:
+        raise InputError(
+            f"The engine is {engine!r}; expected one of {', '.join(MADE_BY)}, whose graphs can be mixed layer by layer."
+        )
 
-        def make(out: Path, kept: Collection[str]) -> str:
-            add_precisions(bundle, (INT8,), out=_elsewhere(bundle, out), calibration=calibration, keep=sorted(kept))
-            return f"{ONNXRUNTIME}-{INT8}"
+    def make(out: Path, kept: Collection[str]) -> str:
+        MADE_BY[engine](bundle, None if out == bundle else out, calibration, sorted(kept))
+        return f"{engine}-{INT8}"
 
-        return make
-    raise InputError(f"The engine is {engine!r}; expected {ONNXRUNTIME!r}, whose graphs can be mixed layer by layer.")
+    return make
 
 
-def _elsewhere(bundle: Path, out: Path) -> Path | None:
-    """Where an amended bundle goes; None for the bundle itself."""
-    return None if out == bundle else out
+def _make_for_onnxruntime(bundle: Path, out: Path | None, calibration: Path, kept: list[str]) -> None:
+    add_precisions(bundle, (INT8,), out=out, calibration=calibration, keep=kept)
+
+
+def _make_for_openvino(bundle: Path, out: Path | None, calibration: Path, kept: list[str]) -> None:
+    # Not at the top: it needs a package of its own.
+    export = importlib.import_module("hero_export.openvino.export")
+    # Layers are named by their modules alone, which differ from graph to graph.
+    modules = tuple(dict.fromkeys(layer.rpartition(":")[2] for layer in kept))
+    export.add_openvino(export.Request(bundle, (INT8,), calibration=calibration, keep=modules), out=out)
+
+
+MADE_BY: dict[str, Callable[[Path, Path | None, Path, list[str]], None]] = {
+    ONNXRUNTIME: _make_for_onnxruntime,
+    OPENVINO: _make_for_openvino,
+}
+"""What makes int8 with layers to keep, by engine."""

@@ -39,12 +39,12 @@ def used_of(spec: GraphSpec, output: TensorSpec, inputs: Arrays) -> np.ndarray:
     """
     count = len(inputs[spec.inputs[0].name])
     if "segment_ids" in inputs:
-        slots = np.greater(inputs["segment_ids"], 0)
-        return slots if len(output.shape) == 3 else slots.any(axis=1)
+        slots = np.asarray(inputs["segment_ids"] > 0)
+        return slots if len(output.shape) == 3 else np.asarray(slots.any(axis=1))
     for mask in ("answer_mask", "clip_mask"):
         if mask in inputs and output.shape[1:] == inputs[mask].shape[1:]:
             return inputs[mask]
     if set(inputs) == {"clips"}:  # padded with zeros, and to keys and values of every layer
-        clips = inputs["clips"].any(axis=-1)
+        clips = np.asarray(inputs["clips"].any(axis=-1))
         return np.broadcast_to(clips[:, None, None, None], (count, *output.shape[1:-1]))
     return np.ones(count, dtype=bool)
