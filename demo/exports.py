@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,11 +193,12 @@ def run_full_size(work: Path, tasks: Sequence[str], shell: Shell, plan: Plan | N
         shutil.rmtree(folder, ignore_errors=True)
         parameters = write_full_size(task, folder / "checkpoint")
         bundle, report = folder / "bundle", folder / "report"
-        commands: Mapping[str, tuple[str | Path, ...]] = {
+        commands: dict[str, tuple[str | Path, ...]] = {
             "export": ("onnx", folder / "checkpoint", "--out", bundle, *plan.shapes),
-            "tensorrt": ("tensorrt", bundle, "--precision", "fp16", *_repeated("--target", plan.targets)),
             "verify": ("verify", bundle, "--checkpoint", folder / "checkpoint", "--report", report, "--no-latency"),
         }
+        if plan.targets:
+            commands["tensorrt"] = ("tensorrt", bundle, "--precision", "fp16", *_repeated("--target", plan.targets))
         steps = [asdict(Step.of(name, shell.measure("hero-export", *words))) for name, words in commands.items()]
         size = sum(path.stat().st_size for path in (bundle / "graphs").iterdir())
         costs[task] = {"parameters": parameters, "graph_bytes": size, "steps": steps}
