@@ -123,6 +123,10 @@ def test_a_bundle_with_variants_is_verified(report: dict[str, Any]) -> None:
     assert metrics[BASE, "VCMR/R@1/IoU=0.7"]["budget"] == 0.1, "what a user allows the others is not for fp32"
     assert metrics["onnxruntime-fp16", "VCMR/R@1/IoU=0.7"]["budget"] == 100
 
+    real = {case["result"]["graph"] for case in report["cases"] if case["result"]["case"] == "rows of the split"}
+    assert real == {"cross_modal", "temporal", "query"}, "search computes moments in numpy"
+    assert all(case["judged"] for case in report["cases"])
+
     layers = [one for one in report["layers"] if (one["variant"], one["graph"]) == ("onnxruntime-fp16", "cross_modal")]
     assert len(layers) == 2 * 2 + 3
     assert layers[0]["layer"] == "cross_modal.frames.feature_norm"
@@ -307,3 +311,40 @@ def test_a_variant_that_loses_its_task_is_over_its_budget(
     assert "onnxruntime-fp16: VR/R@1 loses " in done.err
     assert "FAILED" in done.out
     assert run(*arguments, "--budget", "100").code == ExitCode.OK
+
+
+def calibrated(run: Run, exported: Exported, bundle: Path, data: Path, folder: Path) -> Path:
+    """A bundle with a variant in int8, and its calibration set."""
+    done = run("calibrate", bundle, "--data", data, "--out", folder, "--rows", 8)
+    assert done.code == 0, done.err
+    done = run("onnx", bundle, "--precision", "int8", "--calibration", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+def test_int8_is_judged_on_rows_of_the_split_and_mixed_when_the_task_asks_for_it(
+    run: Run, exported: Exported, copy: Path, data: Path, tmp_path: Path
+) -> None:
+    calibration = calibrated(run, exported, copy, data, tmp_path / "calibration")
+    own = (copy, "--checkpoint", exported.checkpoint, "--data", data)
+    done = run("verify", *own, "--report", tmp_path / "report", "--budget", 100, "--no-latency", "--json")
+    assert done.code == 0, done.err
+    cases = [case for case in done.report["cases"] if case["variant"] == "onnxruntime-int8"]
+    judged = {case["result"]["case"] for case in cases if case["judged"]}
+    assert judged == {"rows of the split"}
+    assert len(cases) > 20
+    worst = {one["graph"]: one["case"] for one in done.report["worst"] if one["variant"] == "onnxruntime-int8"}
+    assert set(worst.values()) == judged
+
+    found = run("mix", *own, "--calibration", calibration, "--budget", 0, "--trials", 3, "--json")
+    search = copy / "reports" / "variants" / "onnxruntime-int8" / "search.json"
+    if found.code == ExitCode.BUDGET:  # random weights: which layers matter is a matter of luck
+        assert "Nothing was changed" in found.err
+        assert not search.exists()
+    else:
+        assert found.code == 0, found.err
+        assert found.report == json.loads(search.read_text(encoding="utf-8"))
+        assert found.report["trail"][-1]["metric"] <= 0 or found.report["kept"] == []
+    generous = run("mix", *own, "--calibration", calibration, "--budget", 100, "--json").report
+    assert (generous["kept"], generous["reached"], len(generous["trail"])) == ([], True, 1)
+    assert run("inspect", copy).code == 0
