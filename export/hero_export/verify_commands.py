@@ -179,6 +179,7 @@ def mix(
         int, typer.Option(min=1, help="Threads of the engine and of PyTorch.", rich_help_panel=JUDGING)
     ] = 1,
     require_signature: RequireSignature = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a variant in int8 with those layers in fp32 without which its task loses more than a budget."""
@@ -187,6 +188,13 @@ def mix(
         from hero_export.verification.mixing import mix_precision
         from hero_train.run_config import load_config
 
+        if dry_run:
+            from hero_export.verification.dry_run import plan_mix
+
+            load_config(data)
+            plan = plan_mix(bundle, checkpoint, calibration, engine, require_signature=require_signature or None)
+            show_plan(plan, as_json=as_json)
+            return
         found = mix_precision(
             bundle,
             checkpoint,

@@ -164,7 +164,7 @@ def test_help_lists_every_command_under_a_heading() -> None:
 def test_every_command_speaks_json_and_says_before_what_it_would_write(command: str) -> None:
     options = {name for option in get_command(app).commands[command].params for name in option.opts}  # type: ignore[attr-defined]
     assert "--json" in options
-    assert "--dry-run" in options or command in ("plan", "inspect", "diff")
+    assert "--dry-run" in options or command in ("plan", "inspect", "diff", "replay")
     assert "--require-signature" in options or command in ("onnx", "plan", "frame-encoder", "keygen", "sign")
 
 

@@ -5,6 +5,7 @@ ONNX's own checker and its inference of shapes and types look at each, and the p
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,11 @@ from hero_export.fusion import fusion_problems, model_nodes, read_model
 from hero_export.graphs import Graph
 from hero_export.operators import Operators
 from hero_export.precision.microsoft import known_to_onnx
-from hero_export.precision.readback import read_precision
+from hero_export.precision.readback import Readback, read_precision
 from hero_export.verification.report import BASE, ArtefactCheck
 from hero_sdk.graph_files import ONNX_SUFFIX
 from hero_sdk.manifest import Manifest
-from hero_sdk.variants import VariantGraph
+from hero_sdk.variants import ONNXRUNTIME, OPENVINO, VariantGraph
 
 FORMS: tuple[Operators, ...] = get_args(Operators)
 
@@ -54,12 +55,26 @@ def check_artefacts(
             checks += [ArtefactCheck(variant, graph, file, check, problem) for check, problem in said.items()]
     for name in variants:
         asked = manifest.variants[name].precision
-        checks += [
-            ArtefactCheck(name, graph, one.file, PRECISION, check_precision(bundle / one.file, one, asked))
-            for graph, one in manifest.variants[name].graphs.items()
-            if one.file.endswith(ONNX_SUFFIX)
-        ]
+        for graph, one in manifest.variants[name].graphs.items():
+            found = _read_back(bundle / one.file, manifest.variants[name].engine)
+            if found is not None:
+                checks.append(ArtefactCheck(name, graph, one.file, PRECISION, check_precision(found, one, asked)))
     return checks
+
+
+def _read_back(path: Path, engine: str) -> Readback | None:
+    """The precision of a file's products; None where nothing on this machine can read it."""
+    if engine == ONNXRUNTIME:
+        return read_precision(path)
+    if engine == OPENVINO:
+        try:
+            openvino = importlib.import_module("openvino")
+        except ImportError:
+            return None
+        reader = importlib.import_module("hero_export.openvino.readback")
+        found: Readback = reader.read_products(openvino.Core().read_model(str(path)))
+        return found
+    return None
 
 
 def check_fused(path: Path, name: str, declared: Mapping[str, int], graph: Graph | None) -> str | None:
@@ -78,15 +93,15 @@ def check_fused(path: Path, name: str, declared: Mapping[str, int], graph: Graph
     return ". ".join(fusion_problems(name, nodes, declared)) or None
 
 
-def check_precision(path: Path, graph: VariantGraph, asked: str) -> str | None:
+def check_precision(readback: Readback, graph: VariantGraph, asked: str) -> str | None:
     """How the matrix products of a file differ from what the manifest says of them; None where they don't.
 
     Args:
-        path: of the ONNX file.
+        readback: of the file.
         graph: what the manifest says.
         asked: the variant's precision. Layers may have been kept in a higher one, but not all of them.
     """
-    found = read_precision(path).counts()
+    found = readback.counts()
     shown = ", ".join(f"{count} in {kind}" for kind, count in found.items()) or "none"
     if found != graph.products:
         wanted = ", ".join(f"{count} in {kind}" for kind, count in graph.products.items()) or "none"
