@@ -104,7 +104,7 @@ def _compare(
     except HeroError as error:
         grid.broken[key] = f"{case.graph}, {case.name}: {error}"
         return
-    tolerance = tolerance_of(one.precision)
+    tolerance = tolerance_of(one.precision_of(case.graph))
     judged = real or not tolerance.calibrated
     results = compare_case(case, spec, found, expected, tolerance if judged else UNJUDGED)
     grid.note(one.name, case, results, judged)

@@ -135,7 +135,7 @@ def replay(file: Path, bundle: Path, checkpoint: str | Path, *, require_signatur
             module = graphs_of(model, manifest.geometry, **bundle_limits(manifest))[case.graph].module
             expected = reference(spec, module, case.inputs)
         found = opened.engine.run(case.graph, case.inputs)
-        tolerance = tolerance_of(opened.precision)
+        tolerance = tolerance_of(opened.precision_of(case.graph))
         judged = case.name == ROWS or not tolerance.calibrated
         results = compare_case(case, spec, found, expected, tolerance if judged else UNJUDGED)
     return Replay(variant, case.graph, case.name, recorded, tuple(results))

@@ -48,7 +48,7 @@ class ArtefactCheck:
     """One check of what a file is.
 
     Attributes:
-        variant, graph, file: what was checked.
+        variant, graph, file: what was checked; no graph where it is a variant as a whole.
         check: "onnx.checker" and "shape inference", which are ONNX's own, "fusion" or "precision".
         problem: what it says; None where it has nothing to say.
     """

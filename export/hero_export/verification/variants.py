@@ -33,6 +33,13 @@ class Opened:
     graphs: tuple[str, ...]
     engine: LocalEngine
 
+    def precision_of(self, graph: str) -> str:
+        """What a graph is held to: the variant's precision, or, where none of its products are in that, its own."""
+        if self.name == BASE:
+            return self.precision
+        own = self.engine.manifest.variants[self.name].graphs[graph]
+        return own.precision if own.products and self.precision not in own.products else self.precision
+
     def file(self, graph: str) -> str:
         """Path of one of its graphs, relative to the bundle."""
         manifest = self.engine.manifest

@@ -247,7 +247,12 @@ SABOTAGE: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "onnxruntime-int8",
         lambda bundle: add_variant(bundle, "int8", shutil.copyfile, ("query",)),
-        r"in fp32; expected some in int8",
+        "in fp32; the manifest says that most are in int8",
+    ),
+    (
+        "onnxruntime-int8",
+        lambda bundle: add_variant(bundle, "int8", shutil.copyfile, ("query",), kind="fp32"),
+        "not one matrix product of the variant is in int8",
     ),
     (
         "onnxruntime-fp16",
@@ -260,7 +265,13 @@ SABOTAGE: list[tuple[str, Callable[[Path], object], str]] = [
 @pytest.mark.parametrize(
     ("name", "sabotage", "message"),
     SABOTAGE,
-    ids=["other weights", "other weights, called int8", "fp32, called int8", "a halved scale"],
+    ids=[
+        "other weights",
+        "other weights, called int8",
+        "fp32, called int8",
+        "called int8 as a whole",
+        "a halved scale",
+    ],
 )
 def test_a_variant_that_is_not_what_it_says_is_caught(
     run: Run,

@@ -22,10 +22,12 @@ def add_variant(
     write: Callable[[Path, Path], object],
     graphs: tuple[str, ...] = ("cross_modal", "temporal", "query"),
     products: Mapping[str, int] | None = None,
+    kind: str | None = None,
 ) -> str:
     """Add a variant for onnxruntime whose files ``write`` makes, from the bundle's own file to the new one.
 
-    ``products`` is what the manifest says of each graph; None says what is read back.
+    ``products`` is what the manifest says of each graph; None says what is read back. ``kind`` is what it calls each graph; None
+    calls it what the variant is called.
     """
     with amend(bundle) as amendment:
         name = f"onnxruntime-{precision}"
@@ -36,7 +38,7 @@ def add_variant(
             write(bundle / "graphs" / path.name, path)
             counts = read_precision(path).counts() if products is None else dict(products)
             fused = fused_counts(operator_counts(model_nodes(read_model(path))))
-            made[graph] = VariantGraph(f"variants/{name}/{path.name}", precision, counts, fused)
+            made[graph] = VariantGraph(f"variants/{name}/{path.name}", kind or precision, counts, fused)
         amendment.add(Variant("onnxruntime", precision, made))
     return name
 
