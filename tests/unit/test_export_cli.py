@@ -20,10 +20,8 @@ from tests.unit.hero_export_command import RunExport, make_export_run
 from tests.unit.test_export_inspection import add_nodes
 
 COMMANDS = (
-COMMANDS = (
     *("onnx", "calibrate", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull"),
     *("verify", "replay", "mix"),
-)
 )
 
 

@@ -16,7 +16,6 @@ from hero_sdk.engines.local import LocalEngine
 from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle
 from hero_train.model.hero import HeroEncoders, HeroModel
 from tests.integration.export.exported import Exported
-from tests.integration.export.test_tasks import exported_task, task  # noqa: F401  # fixtures
 from tests.tiny_checkpoint import ANSWERS, CAPTION_TOKENS, MAX_BATCH, make_task_model
 
 TOLERANCE = 1e-5
@@ -69,9 +68,5 @@ def test_polygraphy_runs_the_graphs_of_retrieval(exported: Exported, model: Hero
     check(exported.bundle, model, tmp_path)
 
 
-def test_polygraphy_runs_the_graphs_of_every_other_task(
-    task: str,  # noqa: F811
-    exported_task: Exported,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_polygraphy_runs_the_graphs_of_every_other_task(task: str, exported_task: Exported, tmp_path: Path) -> None:
     check(exported_task.bundle, make_task_model(task), tmp_path)
