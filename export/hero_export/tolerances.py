@@ -73,8 +73,8 @@ TOLERANCES = {
 """By precision. What is below fp32 is judged on its task; the rest is there to tell a broken graph from a coarse one.
 
 Measured on the demo's retrieval, the largest error as a share of the largest output and the smallest cosine: fp16 0.0013 and
-0.999999 (frame encoder 0.003 and 0.99998); bf16 0.009 and 0.99994 (rounded by hand, the frame encoder has 0.08); int8 on rows of the split 0.025 and 0.9993, and on random inputs, which its ranges do
-not reach, 0.7 and 0.58.
+0.999999 (frame encoder 0.003 and 0.99998); bf16 0.009 and 0.99994 (rounded by hand, the frame encoder has 0.08); int8 on rows of
+the split 0.025 and 0.9993, and on random inputs, which its ranges do not reach, 0.7 and 0.58.
 """
 
 UNJUDGED = Tolerance(float("inf"), -float("inf"), 0.0, "outside the ranges of the calibration; must be numbers")

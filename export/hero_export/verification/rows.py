@@ -47,4 +47,13 @@ def used_of(spec: GraphSpec, output: TensorSpec, inputs: Arrays) -> np.ndarray:
     if set(inputs) == {"clips"}:  # padded with zeros, and to keys and values of every layer
         clips = np.asarray(inputs["clips"].any(axis=-1))
         return np.broadcast_to(clips[:, None, None, None], (count, *output.shape[1:-1]))
+    if "positions" in inputs and output.shape == _shape_of(
+        spec, "cache"
+    ):  # empty beyond the word that was written last
+        written = np.arange(output.shape[4]) <= inputs["positions"]
+        return np.broadcast_to(written[:, None, None, None], (count, *output.shape[1:-1]))
     return np.ones(count, dtype=bool)
+
+
+def _shape_of(spec: GraphSpec, name: str) -> tuple[int, ...]:
+    return next(tensor.shape for tensor in spec.inputs if tensor.name == name)
