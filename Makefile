@@ -46,6 +46,10 @@ train-demo: setup ## Train every task on the demo's corpus (up to an hour)
 ablation: setup ## Measure what each part of pre-training is worth (up to an hour)
 	@$(BIN)/python -m demo.ablation $(DEMO)
 
+.PHONY: export-demo
+export-demo: setup ## Export every task of the demo for every engine and precision, and verify (half an hour)
+	@$(BIN)/python -m demo.exports $(DEMO)
+
 .PHONY: test
 test: setup ## Run all checks and tests
 	@echo "==> Checking style and types"

@@ -12,7 +12,7 @@ import numpy as np
 
 from hero_export.geometry import reads_texts
 from hero_export.graphs import Graph
-from hero_export.head_cases import Case, head_cases, with_empty_row
+from hero_export.head_cases import Case, batch_sizes, head_cases, head_shapes, shape_name, with_empty_row
 from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_queries, pack_videos
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID
@@ -37,8 +37,39 @@ class CaseMaker:
         self.reads_texts = reads_texts(config)
         self._rng = np.random.default_rng(seed)
 
+    def grid_of(self, graph: Graph) -> list[Case]:
+        """The edge cases of one graph, and every batch size with rows from nearly empty to full."""
+        return [*self.cases_of(graph), *self._shapes_of(graph)]
+
+    def _shapes_of(self, graph: Graph) -> list[Case]:
+        batches, half = batch_sizes(self.max_batch), max(1, self.config.clip_limit // 2)
+        if graph.name == CROSS_MODAL_GRAPH:
+            sizes = {"one-token segments": 2, "segments of half a row": self.geometry.slots // 2}
+            sizes["full"] = self.geometry.slots
+            return [
+                self._cross_modal(shape_name(batch, what), [self._equal_segments(batch, max(2, size))])
+                for batch in batches
+                for what, size in sizes.items()
+            ]
+        if graph.name == TEMPORAL_GRAPH:
+            clips = {"one-clip videos": 1, "videos of half the clip limit": half, "longest": self.config.clip_limit}
+            return [
+                self._temporal(shape_name(batch, what), self._equal_videos(batch, count))
+                for batch in batches
+                for what, count in clips.items()
+            ]
+        if graph.name == QUERY_GRAPH:
+            limit = self.geometry.query_tokens
+            lengths = {"one token": 1, "half full": max(1, limit // 2), "full": limit}
+            return [
+                self._query(shape_name(batch, what), [length] * batch)
+                for batch in batches
+                for what, length in lengths.items()
+            ]
+        return head_shapes(graph, self.config.vocab_size, self.max_batch, self._rng)
+
     def cases_of(self, graph: Graph) -> list[Case]:
-        """The grid of one graph."""
+        """The edge cases of one graph."""
         if graph.name == CROSS_MODAL_GRAPH:
             return self.cross_modal_cases()
         if graph.name == TEMPORAL_GRAPH:
@@ -151,6 +182,18 @@ class CaseMaker:
         return VideoInput(
             self._features(frames), tuple(self._segment([number % frames], tokens) for number in range(rows))
         )
+
+    def _equal_segments(self, rows: int, size: int) -> VideoInput:
+        """Segments of one frame and text in ``size`` slots, as many as fill so many rows, over the frames of a short video."""
+        frames = min(4, self.config.clip_limit, self.geometry.frames)
+        count = rows * (self.geometry.slots // size)
+        segments = (self._segment([number % frames], size - 1) for number in range(count))
+        return VideoInput(self._features(frames), tuple(segments))
+
+    def _equal_videos(self, rows: int, clips: int) -> list[tuple[int, int]]:
+        """Videos of so many clips, with a text as long as fits one of them where the model reads one, that fill so many rows."""
+        tokens = min(self.geometry.query_tokens, clips) if self.reads_texts else 0
+        return [(clips, tokens)] * (rows * (self.geometry.temporal_slots // (clips + tokens)))
 
     def _segment(self, frames: Sequence[int], tokens: int) -> Segment:
         """A segment with random text of ``tokens`` tokens, the separator in front."""

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hero_export import precision_commands, tensorrt_commands
-from hero_export.bundle_commands import register
+from hero_export import bundle_commands, precision_commands, tensorrt_commands, verify_commands
 from hero_export.command_options import (
     CHECKS,
     OUTPUT,
@@ -340,9 +339,10 @@ def inspect(
     inspection.require_fused()
 
 
-register(app)
+bundle_commands.register(app)
 precision_commands.register(app, MAKE)
 tensorrt_commands.register(app)
+verify_commands.register(app, MAKE)
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,8 @@ HeroError
 │   ├── FusionError          a graph lacks an operator that the architecture implies
 │   ├── CalibrationError     a calibration set is damaged, or of another bundle than the one that it is used with
 │   ├── PrecisionError       a graph cannot be had in a precision, or is not in the one that was asked for
-│   └── VerificationError    a graph does not compute what the model computes
+│   ├── VerificationError    a graph does not compute what the model computes
+│   └── BudgetError          a variant loses more of its task's metric than it may
 └── InputError
     └── GeometryError        row shapes that the model cannot serve
 """
@@ -38,6 +39,10 @@ class PrecisionError(ExportError):
 
 class VerificationError(ExportError):
     """An exported graph does not compute what the model computes."""
+
+
+class BudgetError(ExportError):
+    """A variant loses more of its task's metric than its budget; its numbers are what its precision lets expect."""
 
 
 class GeometryError(InputError):

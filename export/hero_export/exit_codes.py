@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from hero_export.errors import BuildError, CalibrationError, FusionError, PrecisionError, VerificationError
+from hero_export.errors import (
+    BudgetError,
+    BuildError,
+    CalibrationError,
+    FusionError,
+    PrecisionError,
+    VerificationError,
+)
 from hero_sdk.errors import BundleError, EngineError, HeroError, HubError, MissingPackageError, SignatureError
 
 
@@ -38,6 +45,9 @@ class ExitCode(IntEnum):
     HUB = 8
     """The hub cannot be reached, refuses, or has no such bundle."""
 
+    BUDGET = 9
+    """A variant loses more of its task's metric than its budget."""
+
     INTERNAL = 70
     """A mistake of this program; the traceback is shown."""
 
@@ -53,6 +63,7 @@ _CODES: tuple[tuple[type[HeroError], ExitCode], ...] = (
     (PrecisionError, ExitCode.VERIFICATION),
     (BuildError, ExitCode.VERIFICATION),
     (VerificationError, ExitCode.VERIFICATION),
+    (BudgetError, ExitCode.BUDGET),
     (MissingPackageError, ExitCode.ENVIRONMENT),
     (EngineError, ExitCode.ENVIRONMENT),
     (HubError, ExitCode.HUB),

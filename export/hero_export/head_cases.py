@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +44,33 @@ def with_empty_row(case: Case) -> Case:
     return Case(case.graph, case.name, inputs, used)
 
 
+def batch_sizes(max_batch: int) -> list[int]:
+    """One, an odd one near the middle, and the largest."""
+    return sorted({1, min(max_batch // 2 | 1, max_batch), max_batch})
+
+
+def shape_name(batch: int, what: str) -> str:
+    """What a case of the grid of shapes is called."""
+    return f"batch of {batch}, {what}"
+
+
+def head_shapes(graph: Graph, vocabulary: int, max_batch: int, rng: np.random.Generator) -> list[Case]:
+    """Every batch size with one clip in each row, with rows half full and full; arguments as for ``head_cases``."""
+    room = _clips_of(graph)
+    fills = {"one clip": 1, "half full": max(1, room // 2), "full": room}
+    return [
+        _maker(graph)(graph, shape_name(batch, what), np.full(batch, clips), vocabulary, rng)
+        for batch in batch_sizes(max_batch)
+        for what, clips in fills.items()
+    ]
+
+
+def _maker(graph: Graph) -> Callable[..., Case]:
+    return {PREFILL_GRAPH: _prefill, STEP_GRAPH: _step}.get(graph.name, _pooled)
+
+
 def head_cases(graph: Graph, vocabulary: int, max_batch: int, rng: np.random.Generator) -> list[Case]:
-    """The grid of a graph that reads clips of one video, or of one moment, in each row.
+    """The edge cases of a graph that reads clips of one video, or of one moment, in each row.
 
     Args:
         graph: the moment head, the head of answers or of statements, or one of the caption decoder's.
@@ -53,12 +78,10 @@ def head_cases(graph: Graph, vocabulary: int, max_batch: int, rng: np.random.Gen
         max_batch: the largest batch.
         rng: draws everything.
     """
-    makers = {PREFILL_GRAPH: _prefill, STEP_GRAPH: _step}
-    maker = makers.get(graph.name, _pooled)
     room = _clips_of(graph)
 
     def case(name: str, lengths: list[int], **options: bool) -> Case:
-        return maker(graph, name, np.array(lengths), vocabulary, rng, **options)
+        return _maker(graph)(graph, name, np.array(lengths), vocabulary, rng, **options)
 
     lengths = rng.integers(1, room + 1, max_batch).tolist()
     found = [

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hero_export.speed import SpeedComparison
+    from hero_export.stage_costs import StageCost
+
 REPORT_JSON = "reports/export.json"
 REPORT_TEXT = "reports/export.md"
 
@@ -29,6 +31,9 @@ class CaseResult:
         batch: rows that went in.
         vectors: output vectors compared.
         max_error, mean_error: absolute, over all elements of the compared vectors.
+        quantiles: of the absolute error, by the share of elements that lie below: "0.5" is the median.
+        required_tolerance: the smallest t with ``|found - expected| <= t + t |expected|`` for every element, which is what a
+            comparison with rtol = atol = t asks.
         scale: the largest absolute value of the model's output, and for logits at least 1.
         cosine: the smallest cosine between a vector and the model's.
         finite: no NaN or infinity anywhere in the output, empty slots included.
@@ -42,6 +47,8 @@ class CaseResult:
     vectors: int
     max_error: float
     mean_error: float
+    quantiles: dict[str, float]
+    required_tolerance: float
     scale: float
     cosine: float
     finite: bool
@@ -92,6 +99,7 @@ class ExportReport:
         cases: every comparison.
         tools: versions.
         speed: both forms of graphs against each other, where they were measured.
+        stages: what the export cost, of a report that is not in a bundle.
     """
 
     fingerprint: str
@@ -100,6 +108,7 @@ class ExportReport:
     cases: tuple[CaseResult, ...]
     tools: dict[str, str]
     speed: tuple[SpeedComparison, ...] = ()
+    stages: tuple[StageCost, ...] = ()
 
     @property
     def worst(self) -> CaseResult:
@@ -150,13 +159,29 @@ class ExportReport:
             rich_table("Graphs", GRAPH_COLUMNS, [graph_cells(graph) for graph in self.graphs]),
             rich_table("Comparison with the model", CASE_COLUMNS, [_case_cells(case) for case in self.cases]),
             *([speed] if self.speed else []),
+            *(
+                [rich_table("Stages", STAGE_COLUMNS, [stage_cells(cost) for cost in self.stages])]
+                if self.stages
+                else []
+            ),
         )
 
 
 GRAPH_COLUMNS = ("graph", "file", "MB", "precision", "max batch", "fused operators", "other operators")
-CASE_COLUMNS = ("graph", "output", "case", "batch", "max error", "mean error", "scale", "cosine", "result")
+CASE_COLUMNS = (
+    *("graph", "output", "case", "batch", "max error", "mean error", "median", "required tolerance", "scale", "cosine"),
+    "result",
+)
 
 SPEED_COLUMNS = ("graph", "batch", "rounds", "standard, ms", "onnxruntime, ms", "ratio")
+
+
+STAGE_COLUMNS = ("stage", "seconds", "peak memory so far, MB")
+
+
+def stage_cells(cost: StageCost) -> list[str]:
+    """A stage as a line of a table."""
+    return [cost.stage, f"{cost.seconds:.1f}", f"{cost.peak_bytes / 1e6:.0f}"]
 
 
 def graph_cells(graph: GraphReport) -> list[str]:
@@ -185,6 +210,8 @@ def _case_cells(case: CaseResult) -> list[str]:
         str(case.batch),
         f"{case.max_error:.1e}",
         f"{case.mean_error:.1e}",
+        f"{case.quantiles['0.5']:.1e}",
+        f"{case.required_tolerance:.1e}",
         f"{case.scale:.2f}",
         f"{case.cosine:.7f}",
         "ok" if case.passed else "FAILED",

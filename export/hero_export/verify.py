@@ -12,25 +12,10 @@ from torch import nn
 from hero_export.cases import Case
 from hero_export.errors import VerificationError
 from hero_export.report import CaseResult
+from hero_export.tolerances import FP32, MAX_RELATIVE_ERROR, MIN_COSINE, Tolerance
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.engines.onnxruntime import open_session
 from hero_sdk.manifest import FRAME_GRAPH, GraphSpec
-
-MAX_RELATIVE_ERROR = 1e-4
-"""Largest absolute error, as a share of the largest output.
-
-Measured: rounding gives 3e-7 in a model of two layers of width 32, 1e-6 at the paper's size, and 4e-6 there with weights three
-times as large. Weights rounded to half precision give 3e-4 and more, a wrong mask 3e-3, a wrong position or type 3e-2. Below it lie
-errors that hardly move a vector: a norm's epsilon of 1e-5 for 1e-12 (5e-6) and, in small models, GELU's tanh approximation (2e-5
-at most), which ``check_fusion`` looks for in the graph.
-"""
-
-MIN_COSINE = 0.999999
-"""Smallest cosine between an output vector and the model's, for retrieval ranks by cosine.
-
-A vector much shorter than the others fails it, whose error is small beside the scale. Rounding leaves 1 - cosine below 1e-10.
-Logits are no vectors, and are not compared by it.
-"""
 
 CAPTIONS = "captions"
 """Stands for an output whose error is 1 for each caption that differs."""
@@ -38,6 +23,10 @@ CAPTIONS = "captions"
 LOGITS = frozenset({"start", "end", "answer", "truth", "logits", CAPTIONS})
 """Outputs that become probabilities. An error of theirs counts as a share of 1 at least, since probabilities near even odds have
 logits near 0, of which rounding is no small share."""
+
+
+QUANTILES = (0.5, 0.9, 0.99)
+"""Of the absolute error that a report has, the median first."""
 
 
 class GraphRunner:
@@ -78,22 +67,54 @@ def verify_graph(runner: GraphRunner, module: nn.Module, cases: Sequence[Case]) 
     """
     results = []
     for case in cases:
-        found = runner.run(case.inputs)
-        tensors = [torch.from_numpy(case.inputs[tensor.name]) for tensor in runner.spec.inputs]
-        with torch.no_grad():
-            outputs = module(*tensors)
-        expected = outputs if isinstance(outputs, tuple) else (outputs,)
-        batch = len(tensors[0])
-        for tensor, reference in zip(runner.spec.outputs, expected, strict=True):
-            used = case.used[tensor.name]
-            results.append(
-                compare(case.graph, tensor.name, case.name, batch, found[tensor.name], reference.numpy(), used)
-            )
+        found, expected = runner.run(case.inputs), reference(runner.spec, module, case.inputs)
+        results += compare_case(case, runner.spec, found, expected)
     return results
 
 
+def reference(spec: GraphSpec, module: nn.Module, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """What the model itself computes, by output.
+
+    Args:
+        spec: of the graph.
+        module: takes the inputs in the order of the graph.
+        inputs: by name.
+    """
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
+    given = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, given, strict=True)}
+
+
+def compare_case(
+    case: Case, spec: GraphSpec, found: Arrays, expected: Arrays, tolerance: Tolerance = FP32
+) -> list[CaseResult]:
+    """``compare`` for each output of a graph on one input."""
+    batch = len(case.inputs[spec.inputs[0].name])
+    return [
+        compare(
+            case.graph,
+            tensor.name,
+            case.name,
+            batch,
+            found[tensor.name],
+            expected[tensor.name],
+            case.used[tensor.name],
+            tolerance,
+        )
+        for tensor in spec.outputs
+    ]
+
+
 def compare(
-    graph: str, output: str, case: str, batch: int, found: np.ndarray, expected: np.ndarray, used: np.ndarray
+    graph: str,
+    output: str,
+    case: str,
+    batch: int,
+    found: np.ndarray,
+    expected: np.ndarray,
+    used: np.ndarray,
+    tolerance: Tolerance = FP32,
 ) -> CaseResult:
     """Measure how far an output lies from the model's.
 
@@ -102,13 +123,15 @@ def compare(
         batch: rows that went in.
         found, expected: (..., width); (...) logits.
         used: (...) bool, which vectors, or which logits, are compared. The others must only be finite.
+        tolerance: of the graph's precision.
     """
-    compared, reference = found[used].astype(np.float64), expected[used].astype(np.float64)
+    compared, wanted = found[used].astype(np.float64), expected[used].astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity beside infinity is a finding, not a mishap
-        error = np.abs(compared - reference)
-        norms = np.linalg.norm(compared, axis=-1) * np.linalg.norm(reference, axis=-1)
-        cosine = (compared * reference).sum(axis=-1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    scale = float(np.abs(reference).max())
+        error = np.abs(compared - wanted)
+        norms = np.linalg.norm(compared, axis=-1) * np.linalg.norm(wanted, axis=-1)
+        cosine = (compared * wanted).sum(axis=-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+        required = error / (1.0 + np.abs(wanted))
+    scale = float(np.abs(wanted).max())
     if output in LOGITS:
         scale = max(scale, 1.0)
     result = CaseResult(
@@ -119,14 +142,16 @@ def compare(
         vectors=int(used.sum()),
         max_error=float(error.max()),
         mean_error=float(error.mean()),
+        quantiles={f"{share:g}": float(np.quantile(error, share)) for share in QUANTILES},
+        required_tolerance=float(required.max()),
         scale=scale,
         cosine=float(cosine.min()),
         finite=bool(np.isfinite(found).all()),
         passed=False,
     )
     # Written so that a NaN fails: every comparison with it is false.
-    near = result.finite and result.max_error <= MAX_RELATIVE_ERROR * scale
-    return result.judged(near and (output in LOGITS or result.cosine >= MIN_COSINE))
+    near = result.finite and result.max_error <= tolerance.max_relative_error * scale
+    return result.judged(near and (output in LOGITS or result.cosine >= tolerance.min_cosine))
 
 
 def require_passed(results: Sequence[CaseResult]) -> None:

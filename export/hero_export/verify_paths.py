@@ -14,6 +14,7 @@ from hero_export.verify import CAPTIONS, GraphRunner, compare
 from hero_sdk.answering import QuestionInput, score_answers, score_statements
 from hero_sdk.captioning import GraphStep, write_captions
 from hero_sdk.encoding import encode_packed
+from hero_sdk.engines import Engine
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import (
     ANSWER_GRAPH,
@@ -63,7 +64,7 @@ class RunnerEngine:
         """Nothing to free."""
 
 
-def verify_paths(engine: RunnerEngine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
+def verify_paths(engine: Engine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
     """Compare what the SDK makes of videos with what the model makes of them.
 
     Args:
@@ -85,7 +86,7 @@ def verify_paths(engine: RunnerEngine, model: HeroEncoders, maker: CaseMaker) ->
 
 
 @torch.no_grad()
-def _verify_embeddings(engine: RunnerEngine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
+def _verify_embeddings(engine: Engine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
     results = []
     for name, videos in maker.whole_path_cases().items():
         packed = pack_videos(videos, maker.geometry)
@@ -97,7 +98,7 @@ def _verify_embeddings(engine: RunnerEngine, model: HeroEncoders, maker: CaseMak
 
 
 @torch.no_grad()
-def _verify_answers(engine: RunnerEngine, model: HeroForQuestionAnswering, maker: CaseMaker) -> list[CaseResult]:
+def _verify_answers(engine: Engine, model: HeroForQuestionAnswering, maker: CaseMaker) -> list[CaseResult]:
     most = next(tensor for tensor in engine.manifest.graphs[ANSWER_GRAPH].inputs if tensor.name == "answer_mask").shape[
         1
     ]
@@ -122,7 +123,7 @@ def _verify_answers(engine: RunnerEngine, model: HeroForQuestionAnswering, maker
 
 
 @torch.no_grad()
-def _verify_statements(engine: RunnerEngine, model: HeroForStatements, maker: CaseMaker) -> list[CaseResult]:
+def _verify_statements(engine: Engine, model: HeroForStatements, maker: CaseMaker) -> list[CaseResult]:
     results = []
     for name, videos in maker.whole_path_cases().items():
         texts = maker.texts(len(videos))
@@ -133,7 +134,7 @@ def _verify_statements(engine: RunnerEngine, model: HeroForStatements, maker: Ca
 
 
 @torch.no_grad()
-def _verify_captions(engine: RunnerEngine, model: HeroForCaptioning, maker: CaseMaker) -> list[CaseResult]:
+def _verify_captions(engine: Engine, model: HeroForCaptioning, maker: CaseMaker) -> list[CaseResult]:
     graph = f"{PREFILL_GRAPH} + {STEP_GRAPH}"
     results = []
     for name, videos in maker.whole_path_cases().items():

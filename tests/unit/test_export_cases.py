@@ -40,7 +40,7 @@ def grid(model: HeroEncoders, geometry: RowGeometry, max_batch: int, seed: int =
     """All cases of a model's graphs."""
     maker = CaseMaker(model.config, geometry, max_batch, seed)
     graphs = graphs_of(model, geometry, answers=ANSWERS, caption_tokens=CAPTION_TOKENS)
-    return [case for graph in graphs.values() for case in maker.cases_of(graph)]
+    return [case for graph in graphs.values() for case in maker.grid_of(graph)]
 
 
 def cases_of(setting: tuple[HeroConfig, RowGeometry, int]) -> dict[tuple[str, str], Case]:
@@ -86,6 +86,28 @@ def check_grid(model: HeroEncoders, geometry: RowGeometry, max_batch: int) -> No
 
 def test_cases_are_inputs_that_the_graphs_take(setting: tuple[HeroConfig, RowGeometry, int]) -> None:
     check_grid(make_model(setting[0]), *setting[1:])
+
+
+def test_the_grid_has_every_batch_size_with_rows_from_one_token_to_full() -> None:
+    cases = cases_of((CONFIG, GEOMETRY, MAX_BATCH))
+    for graph, fills in {
+        "cross_modal": {"one-token segments": 2, "segments of half a row": 16, "full": 32},
+        "temporal": {"one-clip videos": 1, "videos of half the clip limit": 10, "longest": 20},
+        "query": {"one token": 1, "half full": 6, "full": 12},
+        "moment": {"one clip": 1, "half full": 15, "full": 30},
+    }.items():
+        for batch in (1, 3, 4):
+            for fill, size in fills.items():
+                taken = used(cases[graph, f"batch of {batch}, {fill}"])
+                assert len(taken) == batch
+                if graph in ("cross_modal", "temporal"):
+                    sizes = np.unique(
+                        cases[graph, f"batch of {batch}, {fill}"].inputs["segment_ids"], return_counts=True
+                    )
+                    assert max(sizes[1][sizes[0] > 0]) % size == 0
+                    assert taken.sum(axis=1).tolist() == [taken.shape[1] // size * size] * batch
+                elif graph == "moment":
+                    assert taken.sum(axis=1).tolist() == [size] * batch
 
 
 @pytest.mark.parametrize("task", [QUESTION_ANSWERING, STATEMENTS, CAPTIONING])

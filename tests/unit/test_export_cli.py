@@ -19,7 +19,10 @@ from tests.tiny_checkpoint import write_checkpoint
 from tests.unit.hero_export_command import RunExport, make_export_run
 from tests.unit.test_export_inspection import add_nodes
 
-COMMANDS = ("onnx", "calibrate", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull")
+COMMANDS = (
+    *("onnx", "calibrate", "plan", "frame-encoder", "triton", "inspect", "diff", "keygen", "sign", "push", "pull"),
+    *("verify", "replay", "mix"),
+)
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_help_lists_every_command_under_a_heading() -> None:
 def test_every_command_speaks_json_and_says_before_what_it_would_write(command: str) -> None:
     options = {name for option in get_command(app).commands[command].params for name in option.opts}  # type: ignore[attr-defined]
     assert "--json" in options
-    assert "--dry-run" in options or command in ("plan", "inspect", "diff")
+    assert "--dry-run" in options or command in ("plan", "inspect", "diff", "replay")
     assert "--require-signature" in options or command in ("onnx", "plan", "frame-encoder", "keygen", "sign")
 
 

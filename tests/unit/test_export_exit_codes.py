@@ -31,6 +31,7 @@ EXPECTED = {
     "EngineError": 7,
     "ServerError": 7,
     "HubError": 8,
+    "BudgetError": 9,
 }
 """All others are about what was passed in: 3."""
 

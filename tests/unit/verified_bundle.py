@@ -14,7 +14,7 @@ from tests.tiny_bundle import seal
 def verified(bundle: Path, **changes: object) -> Path:
     """Give a bundle the report of an export."""
     manifest = Manifest.from_json((bundle / "manifest.json").read_text(encoding="utf-8"))
-    case = CaseResult("query", "query_vector", "batch of one", 1, 1, 2e-7, 1e-8, 2.0, 0.9999999, True, True)
+    case = CaseResult("query", "query_vector", "batch of one", 1, 1, 2e-7, 1e-8, {}, 1e-7, 2.0, 0.9999999, True, True)
     case = dataclasses.replace(case, **changes)  # type: ignore[arg-type]
     report = ExportReport(manifest.fingerprint, {"max_relative_error": 1e-4}, (), (case,), {"torch": "2.9"})
     (bundle / "reports").mkdir(exist_ok=True)

@@ -35,10 +35,12 @@ class CaptionScores:
     Attributes:
         metrics: BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]. Tables of the field have a hundred times that.
         absent: why a metric is missing, by its name.
+        moments: scores of single moments, in the order of the references, for the metrics that are a mean of these.
     """
 
     metrics: Metrics
     absent: dict[str, str] = field(default_factory=dict)
+    moments: dict[str, list[float]] = field(default_factory=dict)
 
 
 def caption_scores(
@@ -68,11 +70,15 @@ def score_captions(
     written = {name: _checked(captions, references) for name, captions in systems.items()}
     bleu, rouge, cider = (_scorers(name) for name in ("bleu", "rouge", "cider"))
     tables: dict[str, Metrics] = {}
+    single: dict[str, dict[str, list[float]]] = {}
+    means = {"ROUGE-L": rouge.Rouge, "CIDEr": cider.Cider}
     for name, captions in written.items():
         scores, _ = bleu.Bleu(4).compute_score(expected, captions, verbose=0)
         tables[name] = dict(zip(BLEU, map(float, scores), strict=True))
-        tables[name]["ROUGE-L"] = float(rouge.Rouge().compute_score(expected, captions)[0])
-        tables[name]["CIDEr"] = float(cider.Cider().compute_score(expected, captions)[0])
+        single[name] = {}
+        for metric, scorer in means.items():
+            mean, values = scorer().compute_score(expected, captions)
+            tables[name][metric], single[name][metric] = float(mean), [float(value) for value in values]
     absent = {}
     if not meteor:
         absent[METEOR] = "it was not asked for"
@@ -85,7 +91,9 @@ def score_captions(
         except _MeteorFailed as error:
             absent[METEOR] = str(error)
     return {
-        name: CaptionScores({metric: table[metric] for metric in CAPTION_METRICS if metric in table}, absent)
+        name: CaptionScores(
+            {metric: table[metric] for metric in CAPTION_METRICS if metric in table}, absent, single[name]
+        )
         for name, table in tables.items()
     }
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
+from hero_sdk.engines import Engine
 from hero_sdk.manifest import MomentSpec
-from hero_sdk.rows import RowGeometry, pack_queries, pack_videos
+from hero_sdk.rows import RowGeometry, pack_videos
 from hero_sdk.spans import search_spans, video_similarity
 from hero_sdk.tokens import TextTokenizer
 from hero_sdk.types import FloatArray, IntArray
@@ -17,6 +17,7 @@ from hero_train.data.annotations import HiddenQuery
 from hero_train.data.corpus import CorpusVideo
 from hero_train.errors import DataError
 from hero_train.evaluation import Evaluation
+from hero_train.judged import clip_interval, encode_queries, encode_videos, evaluating, moment_spec
 from hero_train.metrics import NOTHING, RANKS, UNKNOWN_VIDEO, QueryResult, Ranking, Searched, measure_retrieval
 from hero_train.model.hero import HeroModel
 
@@ -47,28 +48,22 @@ def _batches(count: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-@torch.inference_mode()
-def encode_corpus(model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry) -> list[FloatArray]:
+def encode_corpus(model: HeroModel | Engine, corpus: Sequence[CorpusVideo], geometry: RowGeometry) -> list[FloatArray]:
     """Clip embeddings (clips, hidden) float32 of every video."""
     encoded: list[FloatArray] = []
-    for part in _batches(len(corpus), BATCH):
-        packed = pack_videos([video.input for video in corpus[part]], geometry)
-        encoded += packed.unpack(model.encode_videos(packed).float().cpu().numpy())
+    with evaluating(model):
+        for part in _batches(len(corpus), BATCH):
+            encoded += encode_videos(model, pack_videos([video.input for video in corpus[part]], geometry))
     return encoded
 
 
-@torch.inference_mode()
 def encode_query_tokens(
-    model: HeroModel, queries: Sequence[np.ndarray], geometry: RowGeometry
+    model: HeroModel | Engine, queries: Sequence[np.ndarray], geometry: RowGeometry
 ) -> tuple[FloatArray, FloatArray]:
     """Query vectors and span vectors, (Q, hidden) float32 each."""
-    vectors, span_vectors = [], []
-    for part in _batches(len(queries), 8 * BATCH):
-        arrays = pack_queries(queries[part], geometry.query_tokens)
-        inputs = model.tensors(dict(zip(("token_ids", "segment_ids"), arrays, strict=True)))
-        output = model.encode_queries(**inputs)
-        vectors.append(output.vector.float().cpu().numpy())
-        span_vectors.append(output.span_vector.float().cpu().numpy())
+    with evaluating(model):
+        parts = [encode_queries(model, queries[part], geometry) for part in _batches(len(queries), 8 * BATCH)]
+    vectors, span_vectors = zip(*parts, strict=True)
     return np.concatenate(vectors), np.concatenate(span_vectors)
 
 
@@ -85,14 +80,14 @@ class _Asked:
 
 
 def search_corpus(
-    model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
+    model: HeroModel | Engine, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
 ) -> RetrievalPredictions:
     """Search the videos of a split for each of its queries.
 
     Args:
-        model: put into evaluation mode for the time of the call.
+        model: put into evaluation mode for the time of the call; or an engine that runs its graphs.
         corpus: the split.
-        geometry: rows to pack into.
+        geometry: rows to pack into; of an engine its bundle's.
         moment: search protocol; None takes the model's.
 
     Raises:
@@ -103,11 +98,11 @@ def search_corpus(
         for number, video in enumerate(corpus)
         for query, annotation in zip(video.queries, video.annotations, strict=True)
     ]
-    return _search(model, corpus, asked, geometry, moment or model.moment_spec())
+    return _search(model, corpus, asked, geometry, moment or moment_spec(model))
 
 
 def search_hidden(
-    model: HeroModel,
+    model: HeroModel | Engine,
     corpus: Sequence[CorpusVideo],
     queries: Sequence[HiddenQuery],
     tokenizer: TextTokenizer,
@@ -126,11 +121,11 @@ def search_hidden(
         DataError: no query.
     """
     asked = [_Asked(query.query_id, query.type, tokenizer.encode_query(query.text), True) for query in queries]
-    return _search(model, corpus, asked, geometry, moment or model.moment_spec())
+    return _search(model, corpus, asked, geometry, moment or moment_spec(model))
 
 
 def _search(
-    model: HeroModel,
+    model: HeroModel | Engine,
     corpus: Sequence[CorpusVideo],
     asked: Sequence[_Asked],
     geometry: RowGeometry,
@@ -138,14 +133,11 @@ def _search(
 ) -> RetrievalPredictions:
     if not asked:
         raise DataError("The split has no query to evaluate; check its annotation file.")
-    training = model.training
-    model.eval()
     clips = encode_corpus(model, corpus, geometry)
     vectors, span_vectors = encode_query_tokens(model, [query.tokens for query in asked], geometry)
-    model.train(training)
 
     every, lengths = np.concatenate(clips), [len(part) for part in clips]
-    durations, interval = [video.duration for video in corpus], model.config.clip_interval
+    durations, interval = [video.duration for video in corpus], clip_interval(model)
     similarity = video_similarity(vectors, every, lengths)
     protocols = [replace(moment, nms_iou=1.0), *([moment] if moment.nms_iou < 1.0 else [])]
     found: list[list[QueryResult]] = [[] for _ in protocols]
@@ -174,7 +166,7 @@ def _search(
 
 
 def evaluate_retrieval(
-    model: HeroModel, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
+    model: HeroModel | Engine, corpus: Sequence[CorpusVideo], geometry: RowGeometry, moment: MomentSpec | None = None
 ) -> Evaluation:
     """``measure_retrieval`` of what ``search_corpus`` finds; arguments and errors as there."""
     found = search_corpus(model, corpus, geometry, moment)

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
+from hero_sdk.engines import Engine
 from hero_sdk.rows import RowGeometry, pack_videos
 from hero_sdk.sentence_search import BeamConfig
 from hero_sdk.tokens import TextTokenizer
+from hero_train import judged
 from hero_train.caption_metrics import score_captions
 from hero_train.data.captions import CaptionVideo
 from hero_train.errors import DataError
 from hero_train.evaluation import ALL, Evaluation
-from hero_train.model.captioning import CAPTION_LIMIT, HeroForCaptioning
+from hero_train.model.captioning import HeroForCaptioning
 
 BATCH = 8
 
@@ -23,27 +24,24 @@ BEAM = "beam"
 """The group of the captions that a beam search wrote."""
 
 
-@torch.inference_mode()
 def write_captions(
-    model: HeroForCaptioning,
+    model: HeroForCaptioning | Engine,
     videos: Sequence[CaptionVideo],
     geometry: RowGeometry,
     tokenizer: TextTokenizer,
     *,
     beam: BeamConfig | None = None,
-    limit: int = CAPTION_LIMIT,
+    limit: int | None = None,
 ) -> dict[str, str]:
     """A caption for each moment of some videos, by the moment's id.
 
     Args:
-        model: put into evaluation mode for the time of the call.
+        model: put into evaluation mode for the time of the call; or an engine that runs its graphs.
         videos: with their moments.
-        geometry: rows to pack into.
+        geometry: rows to pack into; of an engine its bundle's.
         tokenizer: of the model.
-        beam, limit: see ``HeroForCaptioning.caption``.
+        beam, limit: see ``hero_train.judged.write_captions``.
     """
-    training = model.training
-    model.eval()
     written: dict[str, str] = {}
     with_moments = [video for video in videos if video.moments]
     for start in range(0, len(with_moments), BATCH):
@@ -51,22 +49,22 @@ def write_captions(
         places = [(number, moment) for number, video in enumerate(part) for moment in video.moments]
         rows = np.array([(number, moment.first, moment.stop) for number, moment in places], dtype=np.int32)
         packed = pack_videos([video.input for video in part], geometry)
-        captions = model.caption(packed, rows, limit=limit, beam=beam)
+        with judged.evaluating(model):
+            captions = judged.write_captions(model, packed, rows, limit=limit, beam=beam)
         for (_, moment), tokens in zip(places, captions, strict=True):
             written[moment.annotation.moment_id] = tokenizer.decode(tokens)
-    model.train(training)
     return written
 
 
 def evaluate_captions(
-    model: HeroForCaptioning,
+    model: HeroForCaptioning | Engine,
     videos: Sequence[CaptionVideo],
     geometry: RowGeometry,
     tokenizer: TextTokenizer,
     training_captions: Sequence[str],
     *,
     beam: BeamConfig | None = None,
-    limit: int = CAPTION_LIMIT,
+    limit: int | None = None,
     meteor: bool = True,
 ) -> Evaluation:
     """Score the captions that a model writes about the moments of a split that people have captioned.
@@ -84,14 +82,7 @@ def evaluate_captions(
         DataError: no moment with a caption.
         MissingPackageError: the scorers are not installed.
     """
-    references = {
-        moment.annotation.moment_id: moment.annotation.captions
-        for video in videos
-        for moment in video.moments
-        if moment.annotation.captions
-    }
-    if not references:
-        raise DataError("The split has no moment with a caption to evaluate; check its annotation file.")
+    references = references_of(videos)
     systems = {ALL: write_captions(model, videos, geometry, tokenizer, limit=limit)}
     if beam is not None:
         systems[BEAM] = write_captions(model, videos, geometry, tokenizer, beam=beam, limit=limit)
@@ -104,6 +95,23 @@ def evaluate_captions(
         counts={"moments": len(references), "captions": sum(map(len, references.values())), "videos": len(videos)},
         absent=scores[ALL].absent,
     )
+
+
+def references_of(videos: Sequence[CaptionVideo]) -> dict[str, tuple[str, ...]]:
+    """What people wrote about each moment that they captioned, by the moment's id.
+
+    Raises:
+        DataError: no moment with a caption.
+    """
+    references = {
+        moment.annotation.moment_id: moment.annotation.captions
+        for video in videos
+        for moment in video.moments
+        if moment.annotation.captions
+    }
+    if not references:
+        raise DataError("The split has no moment with a caption to evaluate; check its annotation file.")
+    return references
 
 
 def _baselines(moments: Sequence[str], captions: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -74,3 +74,10 @@ def by_group(
 def baseline_by_group(name: str, tables: dict[str, Metrics]) -> dict[str, Metrics]:
     """The tables of ``by_group`` under the names that ``Evaluation.baselines`` gives a baseline: "chance", "chance/v", ..."""
     return {name if group == ALL else f"{name}/{group}": table for group, table in tables.items()}
+
+
+def evenly(items: Sequence[Item], most: int | None) -> list[Item]:
+    """At most so many of some items, evenly over all of them and in their order; all of them for None."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[number * len(items) // most] for number in range(most)]

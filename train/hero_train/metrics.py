@@ -104,7 +104,12 @@ def right_spans(spans: np.ndarray, moments: Sequence[tuple[float, float]], iou: 
 
 
 def recalls(results: Sequence[QueryResult]) -> Metrics:
-    """Recall of all three tasks in [0, 1], by names such as ``VCMR/R@1/IoU=0.7`` and ``VR/R@1``.
+    """Recall of all three tasks in [0, 1], by names such as ``VCMR/R@1/IoU=0.7`` and ``VR/R@1``: the means of ``query_hits``."""
+    return _means(query_hits(results))
+
+
+def query_hits(results: Sequence[QueryResult]) -> dict[str, list[float]]:
+    """Which queries were answered right, 1 or 0 each, by the names of the recalls that they are counted for.
 
     VR is measured on all queries, the other two on those with a moment. A moment is right when it lies in the annotated video and
     ``right_spans`` says so.
@@ -131,7 +136,7 @@ def recalls(results: Sequence[QueryResult]) -> Metrics:
                 right = right_spans(found.times, result.moments, iou) & own
                 for rank in RANKS:
                     hits.setdefault(f"{task}/R@{rank}/IoU={iou}", []).append(bool(right[:rank].any()))
-    return _means(hits)
+    return hits
 
 
 def _means(values: dict[str, list[float]]) -> Metrics:

@@ -18,13 +18,16 @@ from tests.integration.export.exported import OPERATORS, OPTIONS, Exported
 from tests.tiny_checkpoint import (
     ANSWERS,
     CAPTION_TOKENS,
+    CONFIG,
     GEOMETRY,
     MAX_BATCH,
     TEXT_GEOMETRY,
     make_task_model,
     write_checkpoint,
+    write_frame_encoder,
     write_model,
 )
+from tests.tiny_training import write_training_set
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +84,11 @@ def copied(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 @pytest.fixture
 def copy(exported: Exported, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported.bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def training_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short videos with annotations of every task, whose features are of the tiny checkpoints' frame encoder."""
+    folder = write_training_set(tmp_path_factory.mktemp("data"))
+    write_frame_encoder(folder / "encoder", CONFIG.feature_dim)
+    return folder

@@ -13,17 +13,22 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from torch.nn import functional as F
 
 import hero_sdk
 from hero_export.cli import main
+from hero_export.graphs import graphs_of
+from hero_export.onnx_export import export_graph
 from hero_export.signing import KeyFiles, make_keys, sign_bundle
 from hero_sdk import BundleError, FingerprintError, SignatureError
 from hero_sdk.manifest import Manifest
 from tests.integration.export.exported import Exported
+from tests.integration.export.test_refusals import written_out
 from tests.tiny_bundle import seal
+from tests.tiny_checkpoint import GEOMETRY, make_model
 
 GRAPH = "graphs/query.onnx"
-REFUSED, SIGNATURE = 4, 5
+REFUSED, SIGNATURE, VERIFICATION = 4, 5, 6
 
 
 def edit(bundle: Path, change: Callable[[dict], object]) -> None:
@@ -307,3 +312,32 @@ def test_a_bundle_that_nobody_touched_is_taken(copy: Path, exported: Exported) -
         hashlib.sha256((copy / GRAPH).read_bytes()).digest()
         == hashlib.sha256((exported.bundle / GRAPH).read_bytes()).digest()
     )
+
+
+def test_an_attention_that_is_not_fused_any_more(
+    exported: Exported, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same numbers from another graph, in a bundle whose manifest fits; then its counts are edited by hand as well."""
+    with monkeypatch.context() as patched:
+        patched.setattr(F, "scaled_dot_product_attention", written_out)
+        export_graph(graphs_of(make_model(), GEOMETRY)["query"], copy / GRAPH)
+    reseal(copy)
+
+    def run(*arguments: object) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["hero-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code, capsys.readouterr().err
+
+    code, said = run("inspect", copy)
+    assert code == VERIFICATION
+    assert "FusionError: Graphs have other fused operators than their architecture implies: query: " in said
+    verify = ("verify", copy, "--checkpoint", exported.checkpoint, "--no-latency")
+    code, said = run(*verify)
+    assert code == VERIFICATION
+    assert "fusion says of graphs/query.onnx: 0 Attention, expected 3; in its place stand Softmax" in said
+    edit(copy, lambda manifest: manifest["graphs"]["query"]["fused"].pop("Attention"))
+    code, said = run(*verify)
+    assert code == VERIFICATION
+    assert "and the architecture implies {'Attention': 3, " in said
+    assert "comparisons with the model failed" not in said

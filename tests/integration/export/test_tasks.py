@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hero_export import inspect_bundle
 from hero_export import verify_paths as verify_paths_module
 from hero_export.cases import CaseMaker
 from hero_export.graphs import graphs_of
+from hero_export.verification.verifying import Options, require_verified, verify_bundle
 from hero_export.verify import GraphRunner, verify_graph
 from hero_export.verify_paths import RunnerEngine, verify_paths
 from hero_sdk import Hero, VideoFeatures
@@ -38,6 +40,7 @@ from tests.tiny_checkpoint import (
     TEXT_GEOMETRY,
     make_task_model,
 )
+from tests.tiny_training import load_run, run_settings, write_annotations
 from tests.tiny_videos_in_memory import odd_videos
 
 
@@ -190,3 +193,34 @@ def test_captions_that_differ_fail_the_comparison(
     )
     results = verify_paths(RunnerEngine(manifest, runners), model, maker)
     assert {result.output for result in results if not result.passed} == {"captions"}
+
+
+JUDGED = {
+    QUESTION_ANSWERING: ("questions", "accuracy"),
+    STATEMENTS: ("statements", "accuracy"),
+    CAPTIONING: ("captions", "CIDEr"),
+}
+"""The run and the metric of each task."""
+
+
+def test_the_task_is_judged_through_torch_and_through_the_graphs(
+    task: str, exported_task: Exported, training_set: Path, tmp_path: Path
+) -> None:
+    run, metric = JUDGED[task]
+    changes: dict[str, object] = {}
+    if task == QUESTION_ANSWERING:  # of five answers, of which the bundle takes fewer
+        lines = [json.loads(line) for line in (training_set / "questions.jsonl").read_text().splitlines()]
+        few = [{key: value for key, value in line.items() if key not in ("a3", "a4")} for line in lines]
+        few = [line | {"answer_idx": line["answer_idx"] % ANSWERS} for line in few]
+        write_annotations(training_set / "few.jsonl", few)
+        changes = {"data": {**run_settings(run)["data"], "train": "few.jsonl", "validation": "few.jsonl"}}
+    config = load_run(training_set, run, **changes)
+    options = Options(sample=5, latency=False)
+    report = verify_bundle(exported_task.bundle, exported_task.checkpoint, tmp_path, config, options)
+    require_verified(report, tmp_path)
+    (judged,) = (one for one in report.metrics if one.metric == metric)
+    assert (judged.items, judged.loss, judged.low, judged.high) == (5, 0.0, 0.0, 0.0)
+    assert judged.found == judged.torch
+    assert {one.graph for one in report.worst} == {*TASK_GRAPHS[task][1:]}
+    assert {one.graph for one in report.layers} >= {"cross_modal", "temporal"}
+    assert ("METEOR" in report.absent) == (task == CAPTIONING)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hero_sdk.answering import question_text
+from hero_sdk.answering import QuestionInput, question_text
 from hero_sdk.rows import PackedVideos, RowGeometry, VideoInput, pack_videos
 from hero_sdk.tokens import TextTokenizer, separated
 from hero_sdk.types import IntArray
@@ -373,18 +373,33 @@ def collate_questions(questions: Sequence[EncodedQuestion], geometry: RowGeometr
         raise DataError(
             f"A batch has questions of {sorted(counts)} answers; expected questions of one number of answers."
         )
-    pairs = [(question, answer) for question in questions for answer in question.answers]
-    texts = [question_text(question.tokens, answer, geometry.query_tokens) for question, answer in pairs]
+    inputs = question_inputs(questions, geometry)
+    copies = [one.video for one in inputs for _ in one.texts]
+    texts = [text for one in inputs for text in one.texts]
+    whole = sum(len(question.tokens) + len(answer) for question in questions for answer in question.answers)
     return QuestionBatch(
-        packed=pack_videos([question.video for question, _ in pairs], geometry, texts=texts),
+        packed=pack_videos(copies, geometry, texts=texts),
         answers=counts.pop(),
         correct=np.array([question.correct for question in questions], dtype=np.int64),
         moments=np.array([question.moment for question in questions], dtype=np.int64),
-        cut_tokens=sum(
-            len(question.tokens) + len(answer) - len(text)
-            for (question, answer), text in zip(pairs, texts, strict=True)
-        ),
+        cut_tokens=whole - sum(map(len, texts)),
     )
+
+
+def question_inputs(questions: Sequence[EncodedQuestion], geometry: RowGeometry) -> list[QuestionInput]:
+    """Questions as the SDK reads them, each answer with the question before it, cut to ``geometry.query_tokens``."""
+    limit = geometry.query_tokens
+    return [
+        QuestionInput(one.video, tuple(question_text(one.tokens, answer, limit) for answer in one.answers))
+        for one in questions
+    ]
+
+
+def statement_inputs(
+    statements: Sequence[EncodedStatement], geometry: RowGeometry
+) -> list[tuple[VideoInput, IntArray]]:
+    """Statements as the SDK reads them, cut to ``geometry.query_tokens``."""
+    return [(one.video, one.tokens[: geometry.query_tokens]) for one in statements]
 
 
 def collate_statements(statements: Sequence[EncodedStatement], geometry: RowGeometry) -> StatementBatch:
@@ -393,8 +408,9 @@ def collate_statements(statements: Sequence[EncodedStatement], geometry: RowGeom
     Raises:
         InputError: no statement, or a video or a statement that does not fit the rows.
     """
-    texts = [one.tokens[: geometry.query_tokens] for one in statements]
-    packed = pack_videos([one.video for one in statements], geometry, texts=texts)
+    inputs = statement_inputs(statements, geometry)
+    texts = [text for _, text in inputs]
+    packed = pack_videos([video for video, _ in inputs], geometry, texts=texts)
     cut = sum(len(one.tokens) - len(text) for one, text in zip(statements, texts, strict=True))
     labels = [IGNORED_TARGET if one.label is None else int(one.label) for one in statements]
     return StatementBatch(packed, np.array(labels, dtype=np.int64), cut)

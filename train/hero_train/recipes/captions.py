@@ -23,7 +23,7 @@ from hero_train.data.captions import (
 )
 from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_captions import evaluate_captions, write_captions
-from hero_train.evaluation import Evaluation
+from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.captioning import HeroForCaptioning
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
 from hero_train.run_config import CaptionRunConfig, Split
@@ -82,7 +82,7 @@ def build(
 
 def evaluate(config: CaptionRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
-    model, tokenizer, _, captioned = _load(config, checkpoint, split)
+    model, tokenizer, _, captioned = load(config, checkpoint, split)
     training = read_captioned_moments(config.data.train)
     texts = [caption for moment in training for caption in moment.captions]
     return evaluate_captions(model, captioned, config.rows, tokenizer, texts, beam=BeamConfig())
@@ -90,18 +90,31 @@ def evaluate(config: CaptionRunConfig, checkpoint: Path, split: Split) -> Evalua
 
 def predict(config: CaptionRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
     """Write the captions of a split by beam search, in TVC's form (see ``hero_train.submissions``)."""
-    model, tokenizer, moments, captioned = _load(config, checkpoint, split)
+    model, tokenizer, moments, captioned = load(config, checkpoint, split)
     submissions.write_captions(
         out, write_captions(model, captioned, config.rows, tokenizer, beam=BeamConfig()), moments
     )
 
 
-def _load(
-    config: CaptionRunConfig, checkpoint: Path, split: Split
+def load(
+    config: CaptionRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForCaptioning, TextTokenizer, list[CaptionedMoment], list[CaptionVideo]]:
-    session = Session(config)
+    """A checkpoint and a split of a run's data to judge it on: the model, its tokenizer, its moments, and its videos.
+
+    Args:
+        config: of the run.
+        checkpoint: its folder.
+        split: of the data.
+        most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
+
+    Raises:
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
+        DataError: annotations or videos that cannot be read.
+    """
+    session = Session(config, console=console)
     # A split that is to be captioned has no captions.
-    moments = read_captioned_moments(config.data.annotations()[split], captioned=False)
+    moments = evenly(read_captioned_moments(config.data.annotations()[split], captioned=False), most)
     model, tokenizer = load_checkpoint(HeroForCaptioning, session, checkpoint)
     ids = [moment.video_id for moment in moments]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)

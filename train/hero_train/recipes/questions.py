@@ -15,7 +15,7 @@ from hero_train.data.answer_sampling import AnswerSampler
 from hero_train.data.answers import EncodedQuestion, Question, collate_questions, encode_questions, read_questions
 from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import answer_questions, evaluate_questions
-from hero_train.evaluation import Evaluation
+from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForQuestionAnswering
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
 from hero_train.run_config import QuestionRunConfig, Split
@@ -71,22 +71,35 @@ def build(
 
 def evaluate(config: QuestionRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
-    model, _, encoded = _load(config, checkpoint, split)
+    model, _, encoded = load(config, checkpoint, split)
     return evaluate_questions(model, encoded, config.rows)
 
 
 def predict(config: QuestionRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
     """Write what a checkpoint says about a split, in VALUE's form (see ``hero_train.submissions``)."""
-    model, questions, encoded = _load(config, checkpoint, split)
+    model, questions, encoded = load(config, checkpoint, split)
     said = answer_questions(model, encoded, config.rows).tolist()
     write_answers(out, dict(zip([one.question_id for one in encoded], said, strict=True)), questions)
 
 
-def _load(
-    config: QuestionRunConfig, checkpoint: Path, split: Split
+def load(
+    config: QuestionRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForQuestionAnswering, list[Question], list[EncodedQuestion]]:
-    session = Session(config)
-    questions = read_questions(config.data.annotations()[split])
+    """A checkpoint and a split of a run's data to judge it on: the model, its questions, and these as the model reads them.
+
+    Args:
+        config: of the run.
+        checkpoint: its folder.
+        split: of the data.
+        most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
+
+    Raises:
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
+        DataError: annotations or videos that cannot be read.
+    """
+    session = Session(config, console=console)
+    questions = evenly(read_questions(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroForQuestionAnswering, session, checkpoint)
     ids = [question.video_id for question in questions]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)

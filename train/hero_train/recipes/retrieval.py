@@ -23,7 +23,7 @@ from hero_train.data.corpus import CorpusVideo, build_corpus
 from hero_train.data.features import VideoFeatures
 from hero_train.data.sampling import RetrievalSampler
 from hero_train.evaluate import evaluate_retrieval, search_corpus
-from hero_train.evaluation import Evaluation
+from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.hero import HeroModel
 from hero_train.recipes.setup import Frames, load_checkpoint, loss_of_step, make_model, make_tokenizer, start_from
 from hero_train.run_config import RetrievalRunConfig, Split
@@ -90,22 +90,35 @@ def build(
 
 def evaluate(config: RetrievalRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
-    model, _, corpus = _load(config, checkpoint, split)
+    model, _, corpus = load(config, checkpoint, split)
     return evaluate_retrieval(model, corpus, config.rows)
 
 
 def predict(config: RetrievalRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
     """Write what a checkpoint says about a split, in the form of TVR's starter kit (see ``hero_train.submissions``)."""
-    model, queries, corpus = _load(config, checkpoint, split)
+    model, queries, corpus = load(config, checkpoint, split)
     found = search_corpus(model, corpus, config.rows)
     write_retrieval(out, found.results, queries, found.video_ids)
 
 
-def _load(
-    config: RetrievalRunConfig, checkpoint: Path, split: Split
+def load(
+    config: RetrievalRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroModel, list[MomentQuery], list[CorpusVideo]]:
-    session = Session(config)
-    queries = read_moment_queries(config.data.annotations()[split])
+    """A checkpoint and a split of a run's data to judge it on: the model, its queries, and its videos.
+
+    Args:
+        config: of the run.
+        checkpoint: its folder.
+        split: of the data.
+        most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
+
+    Raises:
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
+        DataError: annotations or videos that cannot be read.
+    """
+    session = Session(config, console=console)
+    queries = evenly(read_moment_queries(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroModel, session, checkpoint)
     ids = [query.video_id for query in queries]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)

@@ -15,7 +15,7 @@ from hero_train.data.answer_sampling import AnswerSampler
 from hero_train.data.answers import EncodedStatement, Statement, collate_statements, encode_statements, read_statements
 from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import evaluate_statements, judge_statements
-from hero_train.evaluation import Evaluation
+from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForStatements
 from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
 from hero_train.run_config import Split, StatementRunConfig
@@ -70,22 +70,35 @@ def build(
 
 def evaluate(config: StatementRunConfig, checkpoint: Path, split: Split) -> Evaluation:
     """Judge a checkpoint on a split of a run's data."""
-    model, _, encoded = _load(config, checkpoint, split)
+    model, _, encoded = load(config, checkpoint, split)
     return evaluate_statements(model, encoded, config.rows)
 
 
 def predict(config: StatementRunConfig, checkpoint: Path, split: Split, out: Path) -> None:
     """Write what a checkpoint says about a split, in VALUE's form (see ``hero_train.submissions``)."""
-    model, statements, encoded = _load(config, checkpoint, split)
+    model, statements, encoded = load(config, checkpoint, split)
     said = judge_statements(model, encoded, config.rows).tolist()
     write_answers(out, dict(zip([one.statement_id for one in encoded], said, strict=True)), statements)
 
 
-def _load(
-    config: StatementRunConfig, checkpoint: Path, split: Split
+def load(
+    config: StatementRunConfig, checkpoint: Path, split: Split, most: int | None = None, console: Console | None = None
 ) -> tuple[HeroForStatements, list[Statement], list[EncodedStatement]]:
-    session = Session(config)
-    statements = read_statements(config.data.annotations()[split])
+    """A checkpoint and a split of a run's data to judge it on: the model, its statements, and these as the model reads them.
+
+    Args:
+        config: of the run.
+        checkpoint: its folder.
+        split: of the data.
+        most: annotations to take, evenly over the file; None takes all.
+        console: where to show progress.
+
+    Raises:
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
+        DataError: annotations or videos that cannot be read.
+    """
+    session = Session(config, console=console)
+    statements = evenly(read_statements(config.data.annotations()[split]), most)
     model, tokenizer = load_checkpoint(HeroForStatements, session, checkpoint)
     ids = [statement.video_id for statement in statements]
     features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)

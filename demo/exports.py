@@ -1,0 +1,217 @@
+"""Every task of the demo for every engine and precision, verified, with the table in docs/export.md.
+
+python -m demo.exports               # what `make export-demo` runs, after `make train-demo`
+python -m demo.exports --full-size   # the authors' sizes with random weights: what each step takes; numbers, no task
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from demo.full_size import write_full_size
+from demo.shell import DemoError, Finished, Shell
+from demo.tasks import ANNOTATIONS, ROOT, WORK
+from hero_export.exit_codes import ExitCode
+
+ONNXRUNTIME = ("fp16", "bf16", "int8")
+OPENVINO = ("fp32", "bf16", "int8")
+TARGETS = ("sm80", "sm86", "sm89", "sm120")
+"""Of the plans in fp16: data-centre and desktop GPUs of four generations."""
+
+EXPORTS_FILE, FULL_SIZE_FILE = "exports.json", "full_size.json"
+
+SHAPES = ("--frames", "40", "--query-tokens", "40", "--max-batch", "16")
+"""Of the demo's rows, as its runs have them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of each checkpoint.
+
+    Attributes:
+        onnxruntime, openvino: precisions.
+        targets: of TensorRT's plans in fp16.
+        shapes: options of the export.
+        sample: annotations that the task is judged on; None takes all of the split.
+    """
+
+    onnxruntime: Sequence[str] = ONNXRUNTIME
+    openvino: Sequence[str] = OPENVINO
+    targets: Sequence[str] = TARGETS
+    shapes: Sequence[str] = SHAPES
+    sample: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that was run.
+
+    Attributes:
+        name: such as "export" or "verify".
+        seconds, peak_bytes: that it took, as its process says.
+    """
+
+    name: str
+    seconds: float
+    peak_bytes: int
+
+    @classmethod
+    def of(cls, name: str, done: Finished) -> Step:
+        """Of a command that came to its end."""
+        return cls(name, done.seconds, done.peak_bytes)
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder that `python -m demo.tasks` worked in.")] = WORK,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Export this task only; may be given again. Default: all.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(help="Annotations to judge on. Default: all of the test split.")] = None,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="The authors' sizes with random weights instead of the demo's models.")
+    ] = False,
+    write_docs: Annotated[bool, typer.Option(help="Write docs/export.md.")] = True,
+) -> None:
+    """Export, quantise, build and verify the models of the demo, and write the table."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    shell, tasks = Shell(console, ROOT), task or list(ANNOTATIONS)
+    try:
+        if unknown := [one for one in tasks if one not in ANNOTATIONS]:
+            raise DemoError(f"There is no task {', '.join(unknown)}; expected some of {', '.join(ANNOTATIONS)}.")
+        if full_size:
+            run_full_size(work.resolve(), tasks, shell)
+        else:
+            run(work.resolve(), tasks, Plan(sample=sample), shell)
+        if write_docs:
+            from demo.exports_document import write_document
+
+            shell.title(f"Wrote {write_document(work.resolve()).relative_to(ROOT)}")
+    except DemoError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def run(work: Path, tasks: Sequence[str], plan: Plan, shell: Shell) -> Path:
+    """Export the checkpoint of each task in every form, each step by the command that a user would type.
+
+    Returns:
+        The file with what the commands cost; what they found lies in the reports beside the bundles.
+    """
+    lacking = [task for task in tasks if not (work / task / "checkpoint").is_dir()]
+    if lacking:
+        raise DemoError(f"{work.name} has no checkpoint of {', '.join(lacking)}; run `make train-demo` first.")
+    steps: dict[str, list[dict[str, Any]]] = _read(work / EXPORTS_FILE)
+    for task in tasks:
+        shell.title(f"Export: {task}")
+        steps[task] = [asdict(step) for step in export_task(work / task, work / "exports" / task, plan, shell)]
+        (work / EXPORTS_FILE).write_text(json.dumps(steps, indent=2) + "\n", encoding="utf-8")
+    return work / EXPORTS_FILE
+
+
+def export_task(trained: Path, out: Path, plan: Plan, shell: Shell) -> list[Step]:
+    """One checkpoint in every form, verified; what int8 loses too much of is searched for layers to keep in fp32.
+
+    Args:
+        trained: the folder of a run, with its checkpoint and its configuration.
+        out: where the bundle, the calibration set and the report go.
+        plan: what is made.
+        shell: to run in.
+    """
+    checkpoint, data = trained / "checkpoint", trained / "config.yaml"
+    bundle, calibration, report = out / "bundle", out / "calibration", out / "report"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    steps = []
+
+    def step(name: str, *command: str | Path, expect: Sequence[int] = (0,)) -> Finished:
+        done = shell.measure(*command, expect=expect)
+        steps.append(Step.of(name, done))
+        return done
+
+    step("export", "hero-export", "onnx", checkpoint, "--out", bundle, *plan.shapes)
+    if "int8" in (*plan.onnxruntime, *plan.openvino):
+        step("calibrate", "hero-export", "calibrate", bundle, "--data", data, "--out", calibration)
+    for name, command, precisions in (
+        ("onnxruntime", ("hero-export", "onnx", bundle), plan.onnxruntime),
+        ("openvino", ("hero-export", "openvino", bundle), plan.openvino),
+    ):
+        if precisions:
+            options = _repeated("--precision", precisions)
+            calibrated = ("--calibration", calibration) if "int8" in precisions else ()
+            step(name, *command, *options, *calibrated)
+    if plan.targets:
+        options = _repeated("--target", plan.targets)
+        step("tensorrt", "hero-export", "tensorrt", bundle, "--precision", "fp16", *options)
+    sample = () if plan.sample is None else ("--sample", str(plan.sample))
+    verify = ("hero-export", "verify", bundle, "--checkpoint", checkpoint, "--data", data, "--report", report, *sample)
+    done = step("verify", *verify, expect=(ExitCode.OK, ExitCode.BUDGET))
+    if done.code == ExitCode.BUDGET:
+        # Layers are chosen on the validation split; what stands in the table is the test split's.
+        for name in over_budget(report):
+            mix = ("hero-export", "mix", bundle, "--engine", name.removesuffix("-int8"), "--checkpoint", checkpoint)
+            step(f"mix {name}", *mix, "--data", data, "--calibration", calibration, *sample)
+        step("verify again", *verify)
+    return steps
+
+
+def over_budget(report: Path) -> list[str]:
+    """The variants in int8 that lose more of their task than they may; another one is not made better by keeping layers."""
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    over = list(dict.fromkeys(metric["variant"] for metric in content["metrics"] if not metric["passed"]))
+    if wrong := [name for name in over if not name.endswith("-int8")]:
+        raise DemoError(
+            f"{', '.join(wrong)} loses more of the task than its budget, and is not in int8; see {report.name}."
+        )
+    return over
+
+
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def run_full_size(work: Path, tasks: Sequence[str], shell: Shell, plan: Plan | None = None) -> Path:
+    """The authors' sizes with random weights: export, build, verify the numbers, and note what each step takes.
+
+    Returns:
+        The file with what was noted.
+    """
+    plan = plan or Plan(shapes=("--max-batch", "8"))
+    costs: dict[str, Any] = _read(work / FULL_SIZE_FILE)
+    for task in tasks:
+        shell.title(f"Full size: {task}")
+        folder = work / "full-size" / task
+        shutil.rmtree(folder, ignore_errors=True)
+        parameters = write_full_size(task, folder / "checkpoint")
+        bundle, report = folder / "bundle", folder / "report"
+        commands: dict[str, tuple[str | Path, ...]] = {
+            "export": ("onnx", folder / "checkpoint", "--out", bundle, *plan.shapes),
+            "verify": ("verify", bundle, "--checkpoint", folder / "checkpoint", "--report", report, "--no-latency"),
+        }
+        if plan.targets:
+            commands["tensorrt"] = ("tensorrt", bundle, "--precision", "fp16", *_repeated("--target", plan.targets))
+        steps = [asdict(Step.of(name, shell.measure("hero-export", *words))) for name, words in commands.items()]
+        size = sum(path.stat().st_size for path in (bundle / "graphs").iterdir())
+        costs[task] = {"parameters": parameters, "graph_bytes": size, "steps": steps}
+        (work / FULL_SIZE_FILE).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+        # Gigabytes, of which nothing but the numbers is of use.
+        shutil.rmtree(folder)
+    return work / FULL_SIZE_FILE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What an earlier run noted of the tasks that it made; nothing where there was none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,127 @@
+"""The demo of exports, small: each step by the command that a user would type, on a model that nobody trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from demo import exports
+from demo.exports import Plan
+from demo.exports_document import document, write_document
+from demo.shell import DemoError, Shell
+from hero_export.exit_codes import ExitCode
+from tests.tiny_checkpoint import CONFIG, GEOMETRY, make_task_model, write_frame_encoder, write_model
+from tests.tiny_training import load_run, write_training_set
+
+ROOT = Path(__file__).parents[2]
+
+SHAPES = (
+    *("--slots", str(GEOMETRY.slots), "--frames", str(GEOMETRY.frames)),
+    *("--query-tokens", str(GEOMETRY.query_tokens), "--max-batch", "2", "--caption-tokens", "10"),
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m demo.tasks` leaves of one task."""
+    work = tmp_path_factory.mktemp("demo")
+    write_training_set(work)
+    write_frame_encoder(work / "encoder", CONFIG.feature_dim)
+    write_model(work / "statements" / "checkpoint", make_task_model("statements"))
+    config = load_run(work, "statements")
+    (work / "statements" / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    return work
+
+
+class Commands(Shell):
+    """Runs commands of this environment in the way that this very test was run."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True), ROOT)
+
+
+@pytest.mark.slow  # Six commands, each a process that imports torch, and an export: half a minute together.
+def test_a_task_is_exported_quantised_and_verified_by_commands(work: Path) -> None:
+    plan = Plan(onnxruntime=("fp16", "int8"), openvino=(), targets=(), shapes=SHAPES)
+    costs = json.loads(exports.run(work, ["statements"], plan, Commands()).read_text(encoding="utf-8"))
+    names = [step["name"] for step in costs["statements"]]
+    assert names[:4] == ["export", "calibrate", "onnxruntime", "verify"]
+    assert all(step["seconds"] > 0 and step["peak_bytes"] > 50e6 for step in costs["statements"])
+    report = json.loads((work / "exports" / "statements" / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["passed"]
+    assert [one["name"] for one in report["variants"]] == ["base", "onnxruntime-fp16", "onnxruntime-int8"]
+    page = write_document(work, work / "export.md").read_text(encoding="utf-8")
+    assert "## Statements" in page
+    assert "| onnxruntime-int8 |" in page
+    assert "| statements | verify |" in page
+    with pytest.raises(DemoError, match="no checkpoint of captions; run `make train-demo` first"):
+        exports.run(work, ["captions"], plan, Commands())
+
+
+def test_what_int8_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are noted and not run; the first verification finds int8 over its budget."""
+    ran: list[list[str]] = []
+
+    class Noting(Commands):
+        def measure(self, *command: str | Path, expect: object = (0,), quiet: bool = False) -> exports.Finished:
+            words = [str(word) for word in command]
+            ran.append(words)
+            first = words[1] == "verify" and not any(one[1] == "mix" for one in ran)
+            if first:
+                folder = Path(words[words.index("--report") + 1])
+                folder.mkdir(parents=True)
+                metrics = [
+                    {"variant": "openvino-int8", "passed": False},
+                    {"variant": "onnxruntime-int8", "passed": True},
+                ]
+                (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
+            return exports.Finished(ExitCode.BUDGET if first else 0, "", 1.5, 10**8)
+
+    steps = exports.export_task(tmp_path / "questions", tmp_path / "out", Plan(), Noting())
+    assert [step.name for step in steps] == [
+        *("export", "calibrate", "onnxruntime", "openvino", "tensorrt", "verify", "mix openvino-int8", "verify again")
+    ]
+    by_name = {step.name: words for step, words in zip(steps, ran, strict=True)}
+    assert by_name["tensorrt"].count("--target") == 4
+    assert by_name["openvino"][:3] == ["hero-export", "openvino", str(tmp_path / "out" / "bundle")]
+    assert by_name["mix openvino-int8"][:5] == ["hero-export", "mix", *by_name["openvino"][2:3], "--engine", "openvino"]
+    assert "--calibration" in by_name["onnxruntime"]
+
+
+def test_what_is_not_int8_must_be_within_its_budget_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"metrics": [{"variant": "onnxruntime-fp16", "passed": False}]}))
+    with pytest.raises(DemoError, match="onnxruntime-fp16 loses more"):
+        exports.over_budget(tmp_path)
+
+
+@pytest.mark.slow  # Three commands, each a process that imports torch.
+def test_the_full_size_is_exported_and_verified_without_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here with a model that is not of full size."""
+    small = make_task_model("statements")
+    real = exports.write_full_size
+    monkeypatch.setattr(exports, "write_full_size", lambda task, folder: real(task, folder, small))
+    plan = Plan(targets=(), shapes=SHAPES)
+    costs = json.loads(exports.run_full_size(tmp_path, ["statements"], Commands(), plan).read_text(encoding="utf-8"))
+    assert costs["statements"]["parameters"] == sum(weight.numel() for weight in small.parameters())
+    assert [step["name"] for step in costs["statements"]["steps"]] == ["export", "verify"]
+    assert not (tmp_path / "full-size" / "statements").exists()
+    assert "At full size" in document({}, {}, costs)
+
+
+def test_the_command_names_the_tasks_that_there_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.exports", "--task", "reading"],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "There is no task reading; expected some of retrieval, questions" in " ".join(done.stdout.split())
