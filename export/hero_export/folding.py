@@ -40,7 +40,8 @@ class _ScaleIntoQuery(pattern.RewriteRuleClassBase):
     """Attention of ``x W + b``, divided by the root of the heads' width, is that of ``x W' + b'`` with the quotient in them."""
 
     def pattern(self, op: Any, x: Any, weight: Any, bias: Any, shape: Any, key: Any, value: Any, mask: Any) -> Any:
-        projected = op.Reshape(op.Add(op.MatMul(x, weight), bias), shape, _outputs=["heads"])
+        product = op.MatMul(x, weight, _outputs=["product"])
+        projected = op.Reshape(op.Add(product, bias), shape, _outputs=["heads"])
         query = op.Transpose(projected, perm=[0, 2, 1, 3])
         return op.Attention(query, key, value, mask, _allow_other_attributes=True, _outputs=["attention"])
 
@@ -57,6 +58,7 @@ class _ScaleIntoQuery(pattern.RewriteRuleClassBase):
         key: Any,
         value: Any,
         mask: Any,
+        product: Any,
         heads: Any,
         attention: Any,
     ) -> Any:
@@ -65,10 +67,17 @@ class _ScaleIntoQuery(pattern.RewriteRuleClassBase):
             op.initializer(onnx_ir.tensor(array_of(part) * scale), name=f"{attention.name}.query.{name}")
             for part, name in ((weight, "weight"), (bias, "bias"))
         ]
-        projected = op.Reshape(op.Add(op.MatMul(x, scaled[0]), scaled[1]), shape, **heads.producer().attributes)
+        made = _in_place_of(product, op.MatMul(x, scaled[0]))
+        projected = op.Reshape(op.Add(made, scaled[1]), shape, **heads.producer().attributes)
         query = op.Transpose(projected, perm=[0, 2, 1, 3])
         attributes = {**attention.producer().attributes, "scale": 1.0}
-        return op.Attention(query, key, value, mask, **attributes)
+        return _in_place_of(attention, op.Attention(query, key, value, mask, **attributes))
+
+
+def _in_place_of(old: Any, new: Any) -> Any:
+    """A node that stands for another comes from the same module, by which layers are named."""
+    new.producer().metadata_props.update(old.producer().metadata_props)
+    return new
 
 
 class _ConstantIntoTable(pattern.RewriteRuleClassBase):

@@ -249,10 +249,14 @@ def rich_table(title: str, columns: tuple[str, ...], rows: list[list[str]]) -> T
     return table
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of what made the bundle; a package that is not installed as a distribution is left out."""
+def tool_versions(*more: str) -> dict[str, str]:
+    """Versions of what made the bundle; a package that is not installed as a distribution is left out.
+
+    Args:
+        more: distributions beside those that every export uses.
+    """
     versions = {"python": platform.python_version()}
-    for name in TOOLS:
+    for name in (*TOOLS, *more):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -56,6 +56,11 @@ class OpenVinoSession:
     It is compiled once, for any batch. Calls from several threads take turns: one call already has all threads that it may use.
     Nothing is cached on the disk.
 
+    Attributes:
+        model: as its file has it.
+        compiled: as it runs here.
+        inputs, outputs: by name.
+
     Args:
         path: the ``.xml`` file; its weights lie in the ``.bin`` file of the same name.
         precision: that the variant was made in; the file itself says in which this graph was.
@@ -70,19 +75,19 @@ class OpenVinoSession:
     def __init__(self, path: Path, precision: str, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise EngineError(f"threads is {threads}; expected at least 1, or None for one per physical core.")
-        model = read_model(path)
-        precision = stamp_of(model).get("precision", precision)
-        compiled = compile_model(model, precision, threads=threads, shown=str(path))
+        self.model = read_model(path)
+        precision = stamp_of(self.model).get("precision", precision)
+        self.compiled = compile_model(self.model, precision, threads=threads, shown=str(path))
         if (wanted := HALF_CAPABILITIES.get(precision)) == "BF16" and wanted not in capabilities():
             warnings.warn(
                 f"{path} is made for {precision}, which this CPU does not compute in; it runs in fp32, right but slower. "
-                "The bundle's own graphs are as fast here.",
+                "Choose another variant, or the bundle's own graphs.",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self.inputs = {port.get_any_name(): _described(port) for port in compiled.inputs}
-        self.outputs = {port.get_any_name(): _described(port) for port in compiled.outputs}
-        self._request = compiled.create_infer_request()
+        self.inputs = {port.get_any_name(): _described(port) for port in self.compiled.inputs}
+        self.outputs = {port.get_any_name(): _described(port) for port in self.compiled.outputs}
+        self._request = self.compiled.create_infer_request()
         self._lock = threading.Lock()
 
     def run(self, names: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from hero_sdk.errors import EngineError
-from hero_sdk.variants import ONNXRUNTIME, TENSORRT, TENSORRT_RTX
+from hero_sdk.variants import ENGINE_SUFFIXES, ONNXRUNTIME, OPENVINO, TENSORRT, TENSORRT_RTX
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ def open_graph(
         from hero_sdk.engines.tensorrt import TensorRTSession
 
         return TensorRTSession(path, engine)
+    if engine == OPENVINO:
+        from hero_sdk.engines.openvino import OpenVinoSession
+
+        return OpenVinoSession(path, precision, threads=threads)
     raise EngineError(
-        f"{path} is for the engine {engine!r}, which this version of the SDK cannot run; expected {ONNXRUNTIME!r}."
+        f"{path} is for the engine {engine!r}, which this version of the SDK cannot run; expected one of {sorted(ENGINE_SUFFIXES)}."
     )

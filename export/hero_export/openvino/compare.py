@@ -1,0 +1,144 @@
+"""Models of OpenVINO against the ONNX graphs that they were made from, on the cases of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hero_export.errors import VerificationError
+from hero_export.head_cases import Case
+from hero_export.report import CaseResult
+from hero_export.verify import LOGITS, GraphRunner, compare
+from hero_sdk.engines.batching import Arrays, run_in_batches
+from hero_sdk.engines.openvino import OpenVinoSession, compile_model
+from hero_sdk.errors import EngineError
+from hero_sdk.manifest import GraphSpec
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a model may be from its ONNX graph.
+
+    Attributes:
+        error: the largest absolute error, as a share of the largest output.
+        cosine: the smallest between two output vectors; logits are not compared by it.
+    """
+
+    error: float
+    cosine: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(1e-4, 0.999999),
+    "fp16": Tolerance(5e-3, 0.9999),
+    "bf16": Tolerance(0.05, 0.999),
+    "int8": Tolerance(0.2, 0.98),
+    "int8-dynamic": Tolerance(0.1, 0.995),
+    "int8-weights": Tolerance(0.1, 0.995),
+}
+"""By precision.
+
+MEASURED
+"""
+
+
+class Reference:
+    """The outputs of an ONNX graph on its cases, in onnxruntime on the CPU, each computed once.
+
+    Args:
+        name: of the graph.
+        file: the ONNX file.
+        spec: of the graph.
+        cases: of the graph.
+    """
+
+    def __init__(self, name: str, file: Path, spec: GraphSpec, cases: Sequence[Case]) -> None:
+        runner = GraphRunner(name, file, spec)
+        self.name = name
+        self.spec = spec
+        self.cases = [(case, runner.run(case.inputs)) for case in cases]
+
+    def compare(self, session: OpenVinoSession, precision: str) -> list[CaseResult]:
+        """Run a model on all cases.
+
+        Args:
+            session: of the model.
+            precision: that it was made in.
+
+        Raises:
+            VerificationError: it cannot run one of them.
+        """
+        tolerance = TOLERANCES[precision]
+        results = []
+        for case, expected in self.cases:
+            found = run(session, self.name, self.spec, case.inputs)
+            for tensor in self.spec.outputs:
+                used, batch = case.used[tensor.name], len(next(iter(case.inputs.values())))
+                pair = found[tensor.name], expected[tensor.name]
+                result = compare(self.name, tensor.name, case.name, batch, *pair, used)
+                near = result.finite and result.relative_error <= tolerance.error
+                results.append(result.judged(near and (tensor.name in LOGITS or result.cosine >= tolerance.cosine)))
+        return results
+
+
+def run(session: OpenVinoSession, name: str, spec: GraphSpec, inputs: Arrays) -> Arrays:
+    """The outputs of a model by name, cut at the largest batch as the SDK does.
+
+    Raises:
+        VerificationError: OpenVINO fails.
+    """
+    names = [tensor.name for tensor in spec.outputs]
+
+    def call(piece: Arrays) -> Arrays:
+        try:
+            return dict(zip(names, session.run(names, piece), strict=True))
+        except Exception as error:  # OpenVINO's exceptions share no base class but Exception
+            raise VerificationError(
+                f"Graph '{name}' failed in OpenVINO ({error}); expected any batch up to {spec.max_batch} to run. Use the version "
+                "of OpenVINO that constraints.txt names."
+            ) from error
+
+    try:
+        return run_in_batches(spec, name, inputs, call)
+    except EngineError as error:
+        raise VerificationError(f"Graph '{name}' is another one in OpenVINO: {error}") from error
+
+
+def quantises_at_run_time(session: OpenVinoSession, reference: Reference) -> bool:
+    """Whether a model that was told to quantise its activations at run time does: whether its numbers differ from those without.
+
+    A compiled graph says nothing of it.
+    """
+    case, _ = reference.cases[0]
+    names = [tensor.name for tensor in reference.spec.outputs]
+    plain = compile_model(session.model, "int8-weights", threads=1)(case.inputs)
+    found = session.run(names, case.inputs)
+    return any(not np.array_equal(plain[name], array) for name, array in zip(names, found, strict=True))
+
+
+def require_near(results: Sequence[CaseResult], precision: str) -> None:
+    """Refuse a model that is too far from its ONNX graph.
+
+    Raises:
+        VerificationError: names the worst cases with their numbers.
+    """
+    failed = [result for result in results if not result.passed]
+    if not failed:
+        return
+    failed.sort(key=lambda result: result.relative_error if result.finite else np.inf, reverse=True)
+    tolerance = TOLERANCES[precision]
+    lines = [
+        f"  {result.graph} -> {result.output}, {result.case} (batch {result.batch}): max error {result.relative_error:.2e} of the "
+        f"scale, cosine {result.cosine:.6f}{'' if result.finite else ', not finite'}"
+        for result in failed[:5]
+    ]
+    raise VerificationError(
+        f"{len(failed)} of {len(results)} comparisons of OpenVINO's {precision} with the ONNX graphs failed; expected an error of at "
+        f"most {tolerance.error:g} of the scale, a cosine of at least {tolerance.cosine:g} and finite outputs:\n"
+        + "\n".join(lines)
+        + "\nNothing was written. Keep the layers that cost most in float32 with --keep, calibrate on more rows, or choose another "
+        "precision."
+    )
