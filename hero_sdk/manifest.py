@@ -234,7 +234,7 @@ class Manifest:
         check_names({name: file.bytes for name, file in manifest.files.items()}, origin)
         _check_variants(manifest, origin)
         used = [graph.file for graph in manifest.graphs.values()]
-        used += [graph.file for variant in manifest.variants.values() for graph in variant.graphs.values()]
+        used += [file for variant in manifest.variants.values() for file in variant.files]
         for name in [manifest.tokenizer, *used]:
             if name not in manifest.files:
                 raise BundleError(f"{origin} uses {name} without listing it under files. Export the bundle again.")

@@ -60,6 +60,14 @@ class Variant:
     builder: str | None = None
 
     @property
+    def files(self) -> list[str]:
+        """The files that the engine reads: of each graph, and of OpenVINO's the weights beside it."""
+        files = [graph.file for graph in self.graphs.values()]
+        if self.engine == OPENVINO:
+            files += [f"{file.removesuffix('.xml')}.bin" for file in files]
+        return files
+
+    @property
     def name(self) -> str:
         """What it is called in a bundle: engine, precision and target, joined by hyphens."""
         return "-".join(part for part in (self.engine, self.precision, self.target) if part)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hero_export import bundle_commands, precision_commands, tensorrt_commands, verify_commands
+from hero_export import bundle_commands, openvino_commands, precision_commands, tensorrt_commands, verify_commands
 from hero_export.command_options import (
     CHECKS,
     OUTPUT,
@@ -341,6 +341,7 @@ def inspect(
 
 bundle_commands.register(app)
 precision_commands.register(app, MAKE)
+openvino_commands.register(app)
 tensorrt_commands.register(app)
 verify_commands.register(app, MAKE)
 

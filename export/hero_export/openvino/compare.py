@@ -35,13 +35,22 @@ TOLERANCES = {
     "fp32": Tolerance(1e-4, 0.999999),
     "fp16": Tolerance(5e-3, 0.9999),
     "bf16": Tolerance(0.05, 0.999),
-    "int8": Tolerance(0.2, 0.98),
+    "int8": Tolerance(0.3, 0.95),
     "int8-dynamic": Tolerance(0.1, 0.995),
     "int8-weights": Tolerance(0.1, 0.995),
 }
-"""By precision.
+"""By precision. They tell a broken graph from a coarse one; whether a coarse one is good enough, its task says.
 
-MEASURED
+Measured as error and cosine, over all graphs of tiny random models of every task, and at width 768 with two layers (error alone):
+
+- fp32: 4e-7 and 1.000000; 1e-6.
+- fp16: 7e-4 and 1.000000, of the stored weights alone.
+- bf16: 0.017 and 0.99995; 0.005.
+- int8-dynamic: 0.019 and 0.9999; 0.016.
+- int8-weights: 0.016 and 0.9999; 0.011.
+- int8: 0.02 and 0.9998 on the rows that it was calibrated on, up to 0.2 and 0.98 on others when those were a dozen; 0.019.
+
+A weight with the wrong sign, or rows in another order, are 0.5 and more away.
 """
 
 

@@ -6,7 +6,6 @@ that messages, the layers to keep and what is read back from the file all speak 
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -19,7 +18,8 @@ import numpy as np
 import onnx_ir
 
 from hero_export.errors import ExportError, PrecisionError
-from hero_export.precision.layers import is_product, layer_of, select
+from hero_export.precision.layers import is_of, is_product, layer_of
+from hero_export.precision.quantise import NARROW
 from hero_sdk.engines.openvino import STAMP, load_openvino
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Converted:
     Attributes:
         graph: its name in the bundle.
         model: in float32.
-        products: names of the model's products by the names of the ONNX nodes that they came from.
+        products: names of the model's products by the ONNX values that they compute.
         nodes: of the ONNX graph.
     """
 
@@ -51,19 +51,42 @@ class Converted:
     nodes: tuple[onnx_ir.Node, ...]
 
     def kept(self, keep: Collection[str]) -> list[str]:
-        """The names of the products in the layers that are named, see ``layers_in``."""
-        chosen = select(self.nodes, layers_in(self.nodes, keep), self.graph)
-        return [name for node in self.nodes if node in chosen and (name := self.products.get(node.name or ""))]
+        """The names of the products that stay in float32 in eight bits: those of the layers that are named, and two more kinds.
+
+        A product with a handful of outputs (the scores of a pooling, the logit of a statement) costs nothing and decides much. One
+        of a pooled vector has a row where the others have one for each token or clip, and OpenVINO 2026.4 computes it wrong once
+        it quantises in the reduction itself: the logits of a random model were 24 % of their scale away, and without its
+        integer kernels 1 %.
+
+        Args:
+            keep: layers, as ``hero_export.precision.layers.is_of`` takes them; those that the graph does not have are passed over.
+        """
+        named = {
+            self.products[_result(node)]
+            for node in self.nodes
+            if _result(node) in self.products and any(is_of(node, layer) for layer in keep)
+        }
+        return [
+            name
+            for operator in self.model.get_ordered_ops()
+            if operator.get_type_name() in PRODUCTS
+            and ((name := operator.get_friendly_name()) in named or _outputs(operator) < NARROW or _is_pooled(operator))
+        ]
 
 
-def layers_in(nodes: Collection[onnx_ir.Node], layers: Collection[str]) -> list[str]:
-    """Those layers that some of these nodes belong to, by the names that ``hero_export.precision.layers.select`` takes."""
-    found = []
-    for layer in layers:
-        with contextlib.suppress(PrecisionError):
-            select(nodes, [layer], "")
-            found.append(layer)
-    return found
+def _is_pooled(product: openvino.Node) -> bool:
+    return any(value.get_node().get_type_name().startswith("Reduce") for value in product.input_values())
+
+
+def _result(node: onnx_ir.Node) -> str:
+    return node.outputs[0].name or ""
+
+
+def _outputs(product: openvino.Node) -> int:
+    """How wide a product's result is: its channels, or its last dimension."""
+    shape = product.get_output_partial_shape(0)
+    size = shape[1 if "Convolution" in product.get_type_name() else len(shape) - 1]
+    return NARROW if size.is_dynamic else int(size.get_length())
 
 
 def convert_graph(source: Path, graph: str) -> Converted:
@@ -90,30 +113,32 @@ def convert_graph(source: Path, graph: str) -> Converted:
 
 
 def _name_products(model: openvino.Model, nodes: Collection[onnx_ir.Node], graph: str) -> dict[str, str]:
-    """Name the products of a model after their layers, and what has no name by its kind and place.
+    """Name the products of a model after their layers, and what ONNX has no name for by its kind and place.
 
-    OpenVINO counts through a whole process where it has no name, so that the same graph would give another file each time.
+    OpenVINO counts through a whole process there, so that the same graph would give another file each time.
     """
+    known = {node.name for node in nodes}
+    known |= {value.name for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
     for place, operator in enumerate(model.get_ordered_ops()):
-        if operator.get_friendly_name() == operator.get_name():
+        if operator.get_friendly_name() not in known:
             operator.set_friendly_name(f"{operator.get_type_name()}.{place}")
     makers = {name: operator for operator in model.get_ops() for port in operator.outputs() for name in port.get_names()}
     named: dict[str, str] = {}
     for node in nodes:
         if not is_product(node):
             continue
-        maker = makers.get(node.outputs[0].name or "")
+        maker = makers.get(_result(node))
         product = None if maker is None else next(_products_behind(maker), None)
         if product is None or product.get_friendly_name() in named.values():
             raise ExportError(
                 f"Graph '{graph}': OpenVINO's converter left no product of its own for {node.op_type} '{node.name}' "
                 f"({layer_of(node)}); expected one. Use the version of OpenVINO that constraints.txt names."
             )
-        name = layer_of(node)
+        name = layer_of(node) or _result(node)
         while name in named.values():  # a module that multiplies twice
             name = _counted(name)
         product.set_friendly_name(name)
-        named[node.name or ""] = name
+        named[_result(node)] = name
     return named
 
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import onnx_ir
+
 from hero_export.bundle_cases import BundleCases
+from hero_export.destination import check_destination
+from hero_export.dry_run import Plan, PlannedFile
 from hero_export.errors import ExportError, PrecisionError
 from hero_export.openvino import quantise
 from hero_export.openvino.compare import TOLERANCES, Reference, quantises_at_run_time, require_near
-from hero_export.openvino.convert import Converted, convert_graph, layers_in, save_graph, store_weights
-from hero_export.openvino.precisions import CALIBRATED, PRECISIONS, QUANTISED, STORED_HALF, TABLES
+from hero_export.openvino.convert import Converted, convert_graph, save_graph, store_weights
+from hero_export.openvino.precisions import BYTES_PER_WEIGHT, CALIBRATED, PRECISIONS, QUANTISED, STORED_HALF, TABLES
 from hero_export.openvino.readback import check_execution, check_fused, fused_operators, read_execution, read_products
 from hero_export.openvino.report import REPORT_FILE, GraphResult, VariantReport
+from hero_export.precision.calibration import CALIBRATION_FILE, CalibrationSet, read_calibration
+from hero_export.precision.layers import is_of, unknown_layer
 from hero_export.precision.readback import FP32, INT8_DYNAMIC, require_precision
 from hero_export.report import CaseResult, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
-from hero_export.variants import Amendment, amend
+from hero_export.variants import REPORTS_FOLDER, Amendment, amend
 from hero_sdk.engines.openvino import OpenVinoSession, capabilities, load_openvino
 from hero_sdk.hub import Stage
-from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle
+from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle, sha256_of
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import OPENVINO, VARIANTS_FOLDER, Variant, VariantGraph
 
@@ -28,9 +34,6 @@ TOOLS = ("openvino", "nncf")
 
 THREADS = 1
 """Of the runs that compare; more would not change what is computed."""
-
-Calibration = Callable[[str], quantise.Rows]
-"""Gives the calibration rows of a graph, by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +43,13 @@ class Request:
     Attributes:
         bundle: the folder.
         precisions: some of ``PRECISIONS``, each for a variant.
-        calibration: the rows, for precisions that need them.
-        calibration_files: sha256 of the calibration set's files, by name, for the script that makes the variants again.
-        keep: layers that stay in float32 in the quantised precisions, see ``hero_export.precision.layers.select``.
+        calibration: folder of a calibration set, for precisions that need one.
+        keep: layers that stay in float32 in the quantised precisions, see ``hero_export.precision.layers.is_of``.
     """
 
     bundle: Path
     precisions: tuple[str, ...]
-    calibration: Calibration | None = None
-    calibration_files: dict[str, str] = dataclasses.field(default_factory=dict)
+    calibration: Path | None = None
     keep: tuple[str, ...] = ()
 
 
@@ -61,14 +62,17 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
     Raises:
         BundleError: the bundle is incomplete or altered.
         SignatureError: none of the required keys signed it.
+        CalibrationError: the calibration set is damaged, or was made with another bundle.
         ExportError: its graphs have operators of ONNX Runtime's own.
         PrecisionError: an unknown precision, one that needs a calibration set that is not given, or layers to keep that no graph has
             or that the precision cannot keep.
         MissingPackageError: OpenVINO, or NNCF where it is needed, is not installed.
     """
     manifest = read_bundle(request.bundle, require_signature=require_signature)
-    if unknown := [one for one in request.precisions if one not in PRECISIONS] or not request.precisions:
-        raise PrecisionError(f"The precisions {unknown or 'none'} were asked for; expected some of {list(PRECISIONS)}.")
+    if not request.precisions or set(request.precisions) - set(PRECISIONS):
+        raise PrecisionError(
+            f"The precisions {list(request.precisions)} were asked for; OpenVINO has {list(PRECISIONS)}. Choose some of these."
+        )
     load_openvino()
     if QUANTISED & set(request.precisions):
         quantise.check_installed()
@@ -83,33 +87,30 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
             f"The precision {needing[0]} was asked for without a calibration set; expected the folder that `hero-export calibrate` "
             "writes. Name it with --calibration, or choose int8-dynamic, which needs none."
         )
+    if needing and request.calibration is not None:
+        read_calibration(request.calibration, manifest)
     if request.keep:
         _check_keep(request, manifest)
     return manifest
 
 
 def _check_keep(request: Request, manifest: Manifest) -> None:
-    import onnx_ir
-
     if others := [one for one in request.precisions if one not in QUANTISED]:
         raise PrecisionError(
             f"Layers are to be kept in float32 in {others}, whose precision OpenVINO chooses for a whole graph; expected one of "
             f"{sorted(QUANTISED)}. Ask for {', '.join(others)} without --keep."
         )
-    known = [tuple(onnx_ir.load(request.bundle / manifest.graphs[name].file).graph) for name in _quantised(manifest)]
+    files = [request.bundle / manifest.graphs[name].file for name in _quantised(manifest)]
+    nodes = [node for file in files for node in onnx_ir.load(file).graph]
     for layer in request.keep:
-        if not any(layers_in(nodes, [layer]) for nodes in known):
-            raise PrecisionError(
-                f"No graph of {request.bundle} has a layer '{layer}' to keep; expected the name of a module, such as "
-                "cross_modal.layers.0, or of a node. `hero-export inspect --json` shows the graphs."
-            )
+        if not any(is_of(node, layer) for node in nodes):
+            raise unknown_layer(layer, " + ".join(_quantised(manifest)), nodes)
 
 
 def _quantised(manifest: Manifest) -> list[str]:
-    """The graphs that take the precision that was asked for.
+    """The graphs that take the precision that was asked for: all but the frame encoder.
 
-    The frame encoder does not: what it gives was trained on, lies in feature caches, and is told apart by a fingerprint of its float32
-    weights.
+    What that gives was trained on, lies in feature caches, and is told apart by a fingerprint of the float32 weights.
     """
     return [name for name in manifest.graphs if name != FRAME_GRAPH]
 
@@ -144,6 +145,8 @@ def add_openvino(
     begin: Stage = on_stage or (lambda stage: None)
     begin("Reading the bundle")
     manifest = check_request(request, require_signature=require_signature)
+    needed = CALIBRATED & set(request.precisions)
+    calibration = read_calibration(request.calibration, manifest) if request.calibration and needed else None
     reports: list[VariantReport] = []
     with amend(request.bundle, out, force=force, require_signature=require_signature) as amendment:
         places = {
@@ -157,10 +160,12 @@ def add_openvino(
             reference = Reference(name, file, spec, cases.cases_of(name))
             for precision, place in places.items():
                 begin(f"Making {name} in {precision}")
-                own = precision if name in _quantised(manifest) else FP32
+                converted = convert_graph(file, name)
+                own = precision if name in _quantised(manifest) and _takes(converted, precision) else FP32
+                path = place / f"{name}.xml"
                 source = manifest.files[spec.file].sha256
-                kept = _write(request, convert_graph(file, name), own, place / f"{name}.xml", source)
-                made[precision].append(_look_at(place / f"{name}.xml", own, reference, kept))
+                kept = _write(converted, own, path, source, calibration, request.keep)
+                made[precision].append(_look_at(path, own, reference, kept))
         tools = tool_versions(*TOOLS)
         for precision, results in made.items():
             reports.append(_report(amendment, precision, results, tools))
@@ -171,12 +176,21 @@ def add_openvino(
     return reports
 
 
-def _write(request: Request, converted: Converted, precision: str, path: Path, source: str) -> tuple[str, ...]:
+def _takes(converted: Converted, precision: str) -> bool:
+    """Whether a graph has something to quantise, where that is asked for: the moment head's products are all narrow."""
+    narrow = converted.kept(())
+    products = read_products(converted.model).products
+    return precision not in QUANTISED or any(one.weighted and one.layer not in narrow for one in products)
+
+
+def _write(
+    converted: Converted, precision: str, path: Path, source: str, calibration: CalibrationSet | None, keep: Sequence[str]
+) -> tuple[str, ...]:
     """Write a graph in a precision; returns the names of the products that were kept in float32."""
-    model, kept = converted.model, converted.kept(request.keep) if precision in QUANTISED else []
+    model, kept = converted.model, converted.kept(keep) if precision in QUANTISED else []
     if precision in CALIBRATED:
-        assert request.calibration is not None
-        model = quantise.quantise(converted, request.calibration(converted.graph), keep=kept)
+        assert calibration is not None
+        model = quantise.quantise(converted, list(calibration.rows(converted.graph)), keep=kept)
         store_weights(model, TABLES, converted.graph, tables_only=True)
     elif precision in QUANTISED:
         model = quantise.compress(converted, keep=kept)
@@ -198,8 +212,12 @@ def _look_at(
         check_fused(graph, fused, reference.spec.fused)
     executed = read_execution(session.model, session.compiled)
     not_executed = check_execution(graph, precision, stored, executed)
-    if precision == INT8_DYNAMIC and not quantises_at_run_time(session, reference):
-        not_executed = "checked in the file, not executed here: this CPU multiplies the activations as they are"
+    if precision == INT8_DYNAMIC:
+        # A compiled graph says nothing of it, so the numbers have to.
+        if quantises_at_run_time(session, reference):
+            executed = dataclasses.replace(executed, products=stored.counts())
+        else:
+            not_executed = "checked in the file, not executed here: OpenVINO multiplies the activations as they are"
     result = GraphResult(
         graph=graph,
         file=f"{VARIANTS_FOLDER}/{path.parent.name}/{path.name}",
@@ -232,6 +250,25 @@ def _report(
     )
 
 
+def plan_openvino(
+    request: Request, *, out: Path | None = None, force: bool = False, require_signature: PublicKeys | None = None
+) -> Plan:
+    """What ``add_openvino`` would write into the bundle; errors are those of ``check_request`` and of a place that is taken."""
+    manifest = check_request(request, require_signature=require_signature)
+    if out is not None:
+        check_destination(out, force=force)
+    files = []
+    for precision in request.precisions:
+        name = Variant(OPENVINO, precision, {}).name
+        for graph, spec in manifest.graphs.items():
+            own = precision if graph in _quantised(manifest) else FP32
+            weights = sum(file.bytes for path, file in manifest.files.items() if path.startswith(spec.file))
+            files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.xml"))
+            files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.bin", int(weights * BYTES_PER_WEIGHT[own] / 4)))
+        files += [PlannedFile(f"{REPORTS_FOLDER}/{VARIANTS_FOLDER}/{name}/{file}") for file in (REPORT_FILE, SCRIPT_FILE)]
+    return Plan(str(out or request.bundle), out is None or (out.is_dir() and any(out.iterdir())), tuple(files))
+
+
 def _enter(amendment: Amendment, request: Request, manifest: Manifest, report: VariantReport) -> None:
     """Enter a variant into the bundle, with its report and its script."""
     graphs = {
@@ -255,14 +292,15 @@ def variant_script(request: Request, manifest: Manifest, precision: str, tools: 
     """The script that makes a variant again."""
     command: list[Word] = ["hero-export", "openvino", Variable("BUNDLE"), "--precision", precision]
     variables = {"BUNDLE": "the folder of a bundle with these graphs"}
-    inputs = {Variable("BUNDLE", spec.file): manifest.files[spec.file].sha256 for spec in manifest.graphs.values()}
+    graphs = tuple(spec.file for spec in manifest.graphs.values())
+    # Weights may lie in a file beside their graph.
+    inputs = {Variable("BUNDLE", name): file.sha256 for name, file in manifest.files.items() if name.startswith(graphs)}
     if precision in CALIBRATED:
         command += ["--calibration", Variable("CALIBRATION")]
         variables["CALIBRATION"] = "the folder of the calibration set"
-        inputs |= {Variable("CALIBRATION", name): sha256 for name, sha256 in request.calibration_files.items()}
+        assert request.calibration is not None
+        inputs[Variable("CALIBRATION", CALIBRATION_FILE)] = sha256_of(request.calibration / CALIBRATION_FILE)
     if precision in QUANTISED:
         command += [word for layer in request.keep for word in ("--keep", layer)]
     variables["OUT"] = "the folder to write the bundle with the variant to"
-    return reproduce_script(
-        [*command, "--out", Variable("OUT")], variables=variables, inputs=inputs, tools=tools
-    )
+    return reproduce_script([*command, "--out", Variable("OUT")], variables=variables, inputs=inputs, tools=tools)

@@ -25,6 +25,10 @@ PURPOSE = "quantise graphs for OpenVINO"
 MOST_ROWS = 300
 """Rows of a calibration set that are looked at."""
 
+SMOOTHING = 0.25
+"""How much of the outliers goes into the weights. NNCF's own choice, 0.95, leaves a channel no room beyond what the calibration showed of
+it: calibrated on a dozen rows, other rows of a random caption decoder were 0.23 of the scale away, where 0.25 gave 0.036."""
+
 Rows = Sequence[Mapping[str, np.ndarray]]
 """Inputs of a graph by name, each with a batch in front."""
 
@@ -62,7 +66,8 @@ def quantise(converted: Converted, rows: Rows, *, keep: Collection[str] = ()) ->
             subset_size=min(len(rows), MOST_ROWS),
             ignored_scope=nncf.IgnoredScope(names=list(keep)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=_range_of_all_rows()
+                activations_range_estimator_params=_range_of_all_rows(),
+                smooth_quant_alphas=_smoothing(),
             ),
         )
 
@@ -70,6 +75,11 @@ def quantise(converted: Converted, rows: Rows, *, keep: Collection[str] = ()) ->
 def _range_of_all_rows() -> Any:
     ranges = require("nncf.quantization.range_estimator", EXTRA, PURPOSE)
     return ranges.RangeEstimatorParametersSet.MINMAX
+
+
+def _smoothing() -> Any:
+    parameters = require("nncf.quantization.advanced_parameters", EXTRA, PURPOSE)
+    return parameters.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
 
 
 def compress(converted: Converted, *, keep: Collection[str] = ()) -> openvino.Model:
