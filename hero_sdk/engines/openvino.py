@@ -173,9 +173,9 @@ def compile_model(
 def run_options(precision: str, threads: int | None = None) -> dict[str, Any]:
     """What OpenVINO is told for a precision.
 
-    All is stated, for by itself OpenVINO computes in bfloat16 wherever a CPU can, whatever the file holds. "fp16" and "bf16" compute
-    in these where the CPU can, and in float32 elsewhere; the rest of an int8 graph is float32, so that its results do not depend on
-    the CPU (in bfloat16 it was no faster).
+    All is stated, for by itself OpenVINO computes in bfloat16 wherever a CPU can, whatever the file holds. "fp16" and "bf16"
+    compute in these where the CPU can, and in float32 elsewhere; the rest of an int8 graph is float32, so that its results do not
+    depend on the CPU (in bfloat16 it was no faster).
 
     Args:
         precision: that the graph was made in.

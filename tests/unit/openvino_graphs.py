@@ -16,7 +16,7 @@ WIDTH, PLACES, HEADS = 32, 8, 2
 
 
 def write_block(path: Path, seed: int = 0) -> Path:
-    """One attention block as ``hero-export onnx`` would write it: three projections, an attention, a norm, a wide product, a GELU."""
+    """One attention block as ``hero-export onnx`` would write it: projections, attention, a norm, a wide product, a GELU."""
     rng = np.random.default_rng(seed)
     weights: list[TensorProto] = []
     nodes = []
@@ -39,7 +39,9 @@ def write_block(path: Path, seed: int = 0) -> Path:
     parts = []
     for name in ("query", "key", "value"):
         product = add("MatMul", ["x", weight(name)], f"{name}_product", f"layers.0.attention.{name}")
-        parts.append(add("Transpose", [add("Reshape", [product, shape], f"{name}_cut")], f"{name}_heads", perm=[0, 2, 1, 3]))
+        parts.append(
+            add("Transpose", [add("Reshape", [product, shape], f"{name}_cut")], f"{name}_heads", perm=[0, 2, 1, 3])
+        )
     attended = add("Attention", parts, "attended", "layers.0.attention")
     moved = add("Transpose", [attended], "moved", perm=[0, 2, 1, 3])
     joined = add("Reshape", [moved, stored("joined_shape", np.array([0, PLACES, WIDTH]))], "joined")
@@ -47,9 +49,7 @@ def write_block(path: Path, seed: int = 0) -> Path:
     norm = add("LayerNormalization", [add("Add", [joined, "x"], "sum"), gain, shift], "norm", axis=-1)
     inner = add("Gelu", [add("MatMul", [norm, weight("inner", WIDTH, 64)], "wide", "layers.0.intermediate")], "gelu")
     add("MatMul", [inner, weight("outer", 64, WIDTH)], "y", "layers.0.output")
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", PLACES, WIDTH]) for name in ("x", "y")
-    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", PLACES, WIDTH]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "block", values[:1], values[1:], weights)
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11), path)
     return path

@@ -96,7 +96,9 @@ def test_every_precision_is_read_back(source: Path, tmp_path: Path, precision: s
     else:
         assert note is None
         assert executed.products == {
-            kind: sum(count for one, count in products.items() if (one if one in HALVES or one == "int8" else "fp32") == kind)
+            kind: sum(
+                count for one, count in products.items() if (one if one in HALVES or one == "int8" else "fp32") == kind
+            )
             for kind in {one if one in HALVES or one == "int8" else "fp32" for one in products}
         }
 
@@ -168,7 +170,7 @@ def test_an_attention_in_pieces_is_refused(source: Path) -> None:
     stored = read_products(converted.model)
     with pytest.raises(FusionError, match=r"1 of 1 attentions.*layers\.0\.attention"):
         check_execution("block", "fp32", stored, Execution({"fp32": 7}, 0, ("layers.0.attention",)))
-    with pytest.raises(FusionError, match="'Attention': 1.*implies.*'Attention': 2"):
+    with pytest.raises(FusionError, match=r"'Attention': 1.*implies.*'Attention': 2"):
         check_fused("block", fused_operators(converted.model), {"Attention": 2, "LayerNormalization": 1, "Gelu": 1})
 
 

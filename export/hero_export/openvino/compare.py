@@ -145,8 +145,8 @@ def require_near(results: Sequence[CaseResult], precision: str) -> None:
         for result in failed[:5]
     ]
     raise VerificationError(
-        f"{len(failed)} of {len(results)} comparisons of OpenVINO's {precision} with the ONNX graphs failed; expected an error of at "
-        f"most {tolerance.error:g} of the scale, a cosine of at least {tolerance.cosine:g} and finite outputs:\n"
+        f"{len(failed)} of {len(results)} comparisons of OpenVINO's {precision} with the ONNX graphs failed; expected an error of "
+        f"at most {tolerance.error:g} of the scale, a cosine of at least {tolerance.cosine:g} and finite outputs:\n"
         + "\n".join(lines)
         + "\nNothing was written. Keep the layers that cost most in float32 with --keep, calibrate on more rows, or choose another "
         "precision."

@@ -25,7 +25,9 @@ from hero_sdk.engines.openvino import STAMP, load_openvino
 if TYPE_CHECKING:
     import openvino
 
-PRODUCTS = frozenset({"MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "ScaledDotProductAttention"})
+PRODUCTS = frozenset(
+    {"MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "ScaledDotProductAttention"}
+)
 """Operators of OpenVINO that multiply matrices."""
 
 _READERS = PRODUCTS | {"Gather"}
@@ -122,7 +124,9 @@ def _name_products(model: openvino.Model, nodes: Collection[onnx_ir.Node], graph
     for place, operator in enumerate(model.get_ordered_ops()):
         if operator.get_friendly_name() not in known:
             operator.set_friendly_name(f"{operator.get_type_name()}.{place}")
-    makers = {name: operator for operator in model.get_ops() for port in operator.outputs() for name in port.get_names()}
+    makers = {
+        name: operator for operator in model.get_ops() for port in operator.outputs() for name in port.get_names()
+    }
     named: dict[str, str] = {}
     for node in nodes:
         if not is_product(node):

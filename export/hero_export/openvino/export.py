@@ -1,4 +1,4 @@
-"""``hero-export openvino``: variants of a bundle for OpenVINO, each read back and compared with the ONNX graphs before it is kept."""
+"""``hero-export openvino``: variants of a bundle for OpenVINO, read back and compared with the ONNX graphs before they are kept."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
         SignatureError: none of the required keys signed it.
         CalibrationError: the calibration set is damaged, or was made with another bundle.
         ExportError: its graphs have operators of ONNX Runtime's own.
-        PrecisionError: an unknown precision, one that needs a calibration set that is not given, or layers to keep that no graph has
-            or that the precision cannot keep.
+        PrecisionError: an unknown precision, one that needs a calibration set that is not given, or layers to keep that no graph
+            has or that the precision cannot keep.
         MissingPackageError: OpenVINO, or NNCF where it is needed, is not installed.
     """
     manifest = read_bundle(request.bundle, require_signature=require_signature)
@@ -149,9 +149,7 @@ def add_openvino(
     calibration = read_calibration(request.calibration, manifest) if request.calibration and needed else None
     reports: list[VariantReport] = []
     with amend(request.bundle, out, force=force, require_signature=require_signature) as amendment:
-        places = {
-            precision: amendment.place(Variant(OPENVINO, precision, {}).name) for precision in request.precisions
-        }
+        places = {precision: amendment.place(Variant(OPENVINO, precision, {}).name) for precision in request.precisions}
         made: dict[str, list[tuple[GraphResult, list[CaseResult]]]] = {precision: [] for precision in places}
         cases = BundleCases(request.bundle, manifest)
         for name, spec in manifest.graphs.items():
@@ -184,7 +182,12 @@ def _takes(converted: Converted, precision: str) -> bool:
 
 
 def _write(
-    converted: Converted, precision: str, path: Path, source: str, calibration: CalibrationSet | None, keep: Sequence[str]
+    converted: Converted,
+    precision: str,
+    path: Path,
+    source: str,
+    calibration: CalibrationSet | None,
+    keep: Sequence[str],
 ) -> tuple[str, ...]:
     """Write a graph in a precision; returns the names of the products that were kept in float32."""
     model, kept = converted.model, converted.kept(keep) if precision in QUANTISED else []
@@ -265,7 +268,9 @@ def plan_openvino(
             weights = sum(file.bytes for path, file in manifest.files.items() if path.startswith(spec.file))
             files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.xml"))
             files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.bin", int(weights * BYTES_PER_WEIGHT[own] / 4)))
-        files += [PlannedFile(f"{REPORTS_FOLDER}/{VARIANTS_FOLDER}/{name}/{file}") for file in (REPORT_FILE, SCRIPT_FILE)]
+        files += [
+            PlannedFile(f"{REPORTS_FOLDER}/{VARIANTS_FOLDER}/{name}/{file}") for file in (REPORT_FILE, SCRIPT_FILE)
+        ]
     return Plan(str(out or request.bundle), out is None or (out.is_dir() and any(out.iterdir())), tuple(files))
 
 

@@ -27,7 +27,7 @@ STORED_HALF = {"fp16": "fp16", "bf16": "bf16"}
 """How weights of products and tables are stored, by precision; in float32 where it is none of these."""
 
 TABLES = "fp16"
-"""How the tables of an int8 graph are stored that rows are looked up in: word embeddings are most of its weights, and no product."""
+"""How the tables of an int8 graph are stored: word embeddings are most of its weights, and no product."""
 
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.3, "int8-dynamic": 1.0, "int8-weights": 1.0}
 """About how large files become: in "int8" tables have two bytes, and products one."""

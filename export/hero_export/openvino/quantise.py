@@ -26,8 +26,8 @@ MOST_ROWS = 300
 """Rows of a calibration set that are looked at."""
 
 SMOOTHING = 0.25
-"""How much of the outliers goes into the weights. NNCF's own choice, 0.95, leaves a channel no room beyond what the calibration showed of
-it: calibrated on a dozen rows, other rows of a random caption decoder were 0.23 of the scale away, where 0.25 gave 0.036."""
+"""How much of the outliers goes into the weights. NNCF's own choice, 0.95, leaves a channel no room beyond what the calibration
+showed of it: calibrated on a dozen rows, other rows of a random caption decoder were 0.23 of the scale away, where 0.25 gave 0.036."""
 
 Rows = Sequence[Mapping[str, np.ndarray]]
 """Inputs of a graph by name, each with a batch in front."""
@@ -134,7 +134,9 @@ def _quiet() -> Iterator[None]:
 def _refused(graph: str, precision: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # NNCF's exceptions, and those of OpenVINO that it lets through, share no other base class
+    except (
+        Exception
+    ) as error:  # NNCF's exceptions, and those of OpenVINO that it lets through, share no other base class
         raise PrecisionError(
             f"Graph '{graph}' cannot be made {precision} by NNCF: {error} Keep its layers in float32 with --keep, or choose "
             "another precision."

@@ -26,15 +26,17 @@ FUSED = {"ScaledDotProductAttention": ATTENTION, "MVN": NORM, "Gelu": GELU}
 """OpenVINO's operators by the standard's names of them."""
 
 _STORED = {
-    **{"f32": FP32, "f16": "fp16", "bf16": "bf16"},
-    **{"i8": INT8, "u8": INT8, "i4": "int4", "u4": "int4"},
+    "f32": FP32, "f16": "fp16", "bf16": "bf16",
+    "i8": INT8, "u8": INT8, "i4": "int4", "u4": "int4",
 }
 """Precisions by the types of stored weights."""
 
 _WEIGHT_STEPS = frozenset({"Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize", "Unsqueeze"})
 """What may stand between a stored weight and its product."""
 
-_MOVES = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Gather", "Slice", "StridedSlice", "Split", "VariadicSplit"})
+_MOVES = frozenset(
+    {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Gather", "Slice", "StridedSlice", "Split", "VariadicSplit"}
+)
 """What may stand between a quantised activation and its product: it takes or moves values, and changes none."""
 
 _RUN_PRODUCTS = frozenset({"FullyConnected", "MatMul", "Convolution", "Deconvolution"})
@@ -82,8 +84,8 @@ def check_fused(graph: str, found: Mapping[str, int], expected: Mapping[str, int
     """
     if dict(found) != dict(expected):
         raise FusionError(
-            f"Graph '{graph}' has the fused operators {dict(found)} in OpenVINO; its architecture implies {dict(expected)}. Use the "
-            "version of OpenVINO that constraints.txt names."
+            f"Graph '{graph}' has the fused operators {dict(found)} in OpenVINO; its architecture implies {dict(expected)}. Use "
+            "the version of OpenVINO that constraints.txt names."
         )
 
 
@@ -150,7 +152,9 @@ def read_execution(model: openvino.Model, compiled: openvino.CompiledModel) -> E
         model: that was compiled.
         compiled: what came of it.
     """
-    attentions = [one.get_friendly_name() for one in model.get_ops() if one.get_type_name() == "ScaledDotProductAttention"]
+    attentions = [
+        one.get_friendly_name() for one in model.get_ops() if one.get_type_name() == "ScaledDotProductAttention"
+    ]
     rest = _RUN_TYPES.get(str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()), FP32)
     products: Counter[str] = Counter()
     holders: dict[str, list[str]] = {name: [] for name in attentions}
@@ -189,8 +193,8 @@ def check_execution(graph: str, precision: str, stored: Readback, found: Executi
     """
     if found.apart:
         raise FusionError(
-            f"Graph '{graph}': OpenVINO does not compute {len(found.apart)} of {len(found.apart) + found.attentions} attentions as one "
-            f"operation on this machine: {', '.join(found.apart[:3])}. Use the version of OpenVINO that constraints.txt names."
+            f"Graph '{graph}': OpenVINO does not compute {len(found.apart)} of {len(found.apart) + found.attentions} attentions as "
+            f"one operation on this machine: {', '.join(found.apart[:3])}. Use the version of OpenVINO that constraints.txt names."
         )
     needed = HALF_CAPABILITIES.get(precision)
     if needed is not None and needed not in capabilities():
@@ -210,7 +214,7 @@ def _require_only(graph: str, asked: str, found: Execution, allowed: Counter[str
     wrong = {kind: count for kind, count in found.products.items() if kind != asked and count > allowed[kind]}
     if wrong or (allowed[asked] and asked not in found.products):
         raise PrecisionError(
-            f"Graph '{graph}' was made for {asked}, and OpenVINO computes its products in {found.products} on this machine; expected "
+            f"Graph '{graph}' was made for {asked}, and OpenVINO computes its products in {found.products} here; expected "
             f"{dict(allowed) or {asked: sum(found.products.values())}}. Use the version of OpenVINO that constraints.txt names, or "
             "another precision."
         )
