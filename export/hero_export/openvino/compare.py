@@ -78,8 +78,14 @@ class Reference:
             precision: that it was made in.
 
         Raises:
-            VerificationError: it cannot run one of them.
+            VerificationError: it has other inputs or outputs, or cannot run one of them.
         """
+        for tensors, there in ((self.spec.inputs, session.inputs), (self.spec.outputs, session.outputs)):
+            if (wanted := {tensor.name for tensor in tensors}) != set(there):
+                raise VerificationError(
+                    f"Graph '{self.name}' has the tensors {sorted(there)} in OpenVINO; its ONNX graph has {sorted(wanted)}. Use "
+                    "the version of OpenVINO that constraints.txt names."
+                )
         tolerance = TOLERANCES[precision]
         results = []
         for case, expected in self.cases:

@@ -110,8 +110,17 @@ def convert_graph(source: Path, graph: str) -> Converted:
             f"Graph '{graph}' ({source}) cannot be converted by OpenVINO {openvino.get_version()}: {error} Export the bundle with "
             "the versions that constraints.txt names, and with --operators standard."
         ) from error
-    nodes = tuple(onnx_ir.load(source).graph)
-    return Converted(graph, model, _name_products(model, nodes, graph), nodes)
+    onnx_graph = onnx_ir.load(source).graph
+    nodes = tuple(onnx_graph)
+    products = _name_products(model, nodes, graph)
+    _name_outputs(model, [value.name or "" for value in onnx_graph.outputs])
+    return Converted(graph, model, products, nodes)
+
+
+def _name_outputs(model: openvino.Model, names: Collection[str]) -> None:
+    """Leave each output the one name that it has in ONNX; the converter gives it that of every step that changed nothing, too."""
+    for port in model.outputs:
+        port.get_tensor().set_names(port.get_names() & set(names))
 
 
 def _name_products(model: openvino.Model, nodes: Collection[onnx_ir.Node], graph: str) -> dict[str, str]:

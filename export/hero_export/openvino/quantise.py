@@ -27,7 +27,8 @@ MOST_ROWS = 300
 
 SMOOTHING = 0.25
 """How much of the outliers goes into the weights. NNCF's own choice, 0.95, leaves a channel no room beyond what the calibration
-showed of it: calibrated on a dozen rows, other rows of a random caption decoder were 0.23 of the scale away, where 0.25 gave 0.036."""
+showed of it: calibrated on a dozen rows, other rows of a random caption decoder were 0.23 of the scale away, where 0.25 gave
+0.036."""
 
 Rows = Sequence[Mapping[str, np.ndarray]]
 """Inputs of a graph by name, each with a batch in front."""

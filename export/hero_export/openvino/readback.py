@@ -26,8 +26,13 @@ FUSED = {"ScaledDotProductAttention": ATTENTION, "MVN": NORM, "Gelu": GELU}
 """OpenVINO's operators by the standard's names of them."""
 
 _STORED = {
-    "f32": FP32, "f16": "fp16", "bf16": "bf16",
-    "i8": INT8, "u8": INT8, "i4": "int4", "u4": "int4",
+    "f32": FP32,
+    "f16": "fp16",
+    "bf16": "bf16",
+    "i8": INT8,
+    "u8": INT8,
+    "i4": "int4",
+    "u4": "int4",
 }
 """Precisions by the types of stored weights."""
 
