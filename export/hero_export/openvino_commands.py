@@ -42,7 +42,8 @@ def openvino(
         list[str] | None,
         typer.Option(
             metavar="LAYER",
-            help="A module that stays in float32 in int8 variants, such as cross_modal.layers.0; may be given again.",
+            help="Keep a layer in fp32 in int8 variants: a module's name, such as cross_modal.layers.0, or GRAPH:LAYER; may be "
+            "given again.",
             rich_help_panel=PRECISION,
         ),
     ] = None,

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx_ir
-
 from hero_export.bundle_cases import BundleCases
 from hero_export.destination import check_destination
 from hero_export.dry_run import Plan, PlannedFile
@@ -19,7 +17,7 @@ from hero_export.openvino.precisions import BYTES_PER_WEIGHT, CALIBRATED, PRECIS
 from hero_export.openvino.readback import check_execution, check_fused, fused_operators, read_execution, read_products
 from hero_export.openvino.report import REPORT_FILE, GraphResult, VariantReport
 from hero_export.precision.calibration import CALIBRATION_FILE, CalibrationSet, read_calibration
-from hero_export.precision.layers import is_of, unknown_layer
+from hero_export.precision.making import HEADS, kept_by_graph, require_calibration
 from hero_export.precision.readback import FP32, INT8_DYNAMIC, require_precision
 from hero_export.report import CaseResult, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
@@ -44,7 +42,7 @@ class Request:
         bundle: the folder.
         precisions: some of ``PRECISIONS``, each for a variant.
         calibration: folder of a calibration set, for precisions that need one.
-        keep: layers that stay in float32 in the quantised precisions, see ``hero_export.precision.layers.is_of``.
+        keep: layers that stay in float32 in the quantised precisions, see ``hero_export.precision.making.kept_by_graph``.
     """
 
     bundle: Path
@@ -62,10 +60,9 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
     Raises:
         BundleError: the bundle is incomplete or altered.
         SignatureError: none of the required keys signed it.
-        CalibrationError: the calibration set is damaged, or was made with another bundle.
-        ExportError: its graphs have operators of ONNX Runtime's own.
-        PrecisionError: an unknown precision, one that needs a calibration set that is not given, or layers to keep that no graph
-            has or that the precision cannot keep.
+        CalibrationError: the calibration set is needed and not given, damaged, or was made with another bundle.
+        ExportError: its graphs have operators of ONNX Runtime's own, or none of them has a layer to keep.
+        PrecisionError: an unknown precision, or one that cannot keep layers.
         MissingPackageError: OpenVINO, or NNCF where it is needed, is not installed.
     """
     manifest = read_bundle(request.bundle, require_signature=require_signature)
@@ -82,12 +79,8 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
             f"{request.bundle} has the graphs {own} with ONNX Runtime's own operators, which OpenVINO does not run; expected those "
             "of the ONNX standard. Export the checkpoint again with --operators standard."
         )
-    if (needing := sorted(CALIBRATED & set(request.precisions))) and request.calibration is None:
-        raise PrecisionError(
-            f"The precision {needing[0]} was asked for without a calibration set; expected the folder that `hero-export calibrate` "
-            "writes. Name it with --calibration, or choose int8-dynamic, which needs none."
-        )
-    if needing and request.calibration is not None:
+    require_calibration(request.precisions, request.calibration)
+    if request.calibration is not None:
         read_calibration(request.calibration, manifest)
     if request.keep:
         _check_keep(request, manifest)
@@ -100,11 +93,7 @@ def _check_keep(request: Request, manifest: Manifest) -> None:
             f"Layers are to be kept in float32 in {others}, whose precision OpenVINO chooses for a whole graph; expected one of "
             f"{sorted(QUANTISED)}. Ask for {', '.join(others)} without --keep."
         )
-    files = [request.bundle / manifest.graphs[name].file for name in _quantised(manifest)]
-    nodes = [node for file in files for node in onnx_ir.load(file).graph]
-    for layer in request.keep:
-        if not any(is_of(node, layer) for node in nodes):
-            raise unknown_layer(layer, " + ".join(_quantised(manifest)), nodes)
+    kept_by_graph(request.bundle, manifest, request.keep)
 
 
 def _quantised(manifest: Manifest) -> list[str]:
@@ -145,8 +134,8 @@ def add_openvino(
     begin: Stage = on_stage or (lambda stage: None)
     begin("Reading the bundle")
     manifest = check_request(request, require_signature=require_signature)
-    needed = CALIBRATED & set(request.precisions)
-    calibration = read_calibration(request.calibration, manifest) if request.calibration and needed else None
+    calibration = None if request.calibration is None else read_calibration(request.calibration, manifest)
+    keep = kept_by_graph(request.bundle, manifest, request.keep)
     reports: list[VariantReport] = []
     with amend(request.bundle, out, force=force, require_signature=require_signature) as amendment:
         places = {precision: amendment.place(Variant(OPENVINO, precision, {}).name) for precision in request.precisions}
@@ -162,7 +151,7 @@ def add_openvino(
                 own = precision if name in _quantised(manifest) and _takes(converted, precision) else FP32
                 path = place / f"{name}.xml"
                 source = manifest.files[spec.file].sha256
-                kept = _write(converted, own, path, source, calibration, request.keep)
+                kept = _write(converted, own, path, source, calibration, keep[name])
                 made[precision].append(_look_at(path, own, reference, kept))
         tools = tool_versions(*TOOLS)
         for precision, results in made.items():
@@ -175,10 +164,15 @@ def add_openvino(
 
 
 def _takes(converted: Converted, precision: str) -> bool:
-    """Whether a graph has something to quantise, where that is asked for: the moment head's products are all narrow."""
-    narrow = converted.kept(())
+    """Whether a graph has something to quantise, where that is asked for.
+
+    Not a head: its time is nothing, and each logit would show it.
+    """
+    if precision not in QUANTISED:
+        return True
+    always = converted.kept(())
     products = read_products(converted.model).products
-    return precision not in QUANTISED or any(one.weighted and one.layer not in narrow for one in products)
+    return converted.graph not in HEADS and any(one.weighted and one.layer not in always for one in products)
 
 
 def _write(

@@ -105,7 +105,7 @@ def plan_precisions(
     """Check what variants are to be made from; arguments and errors as for ``add_precisions``."""
     require_calibration(precisions, calibration)
     rows = None if calibration is None else read_calibration(calibration, manifest)
-    kept = _kept_by_graph(bundle, manifest, keep)
+    kept = kept_by_graph(bundle, manifest, keep)
     graphs: dict[str, dict[str, str | None]] = {
         precision: {
             name: reason_to_leave(bundle / spec.file, name, precision, rows, kept[name])
@@ -144,7 +144,12 @@ def planned_files(manifest: Manifest, plan: PrecisionPlan) -> dict[str, int | No
     return files
 
 
-def _kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, tuple[str, ...]]:
+def kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The layers that each graph keeps, of those that are named for all graphs or, as GRAPH:LAYER, for one.
+
+    Raises:
+        PrecisionError: a layer that no graph has.
+    """
     if not keep:
         return dict.fromkeys(manifest.graphs, ())
     nodes = {name: list(onnx_ir.load(bundle / spec.file).graph) for name, spec in manifest.graphs.items()}
