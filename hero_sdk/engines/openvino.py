@@ -85,8 +85,9 @@ class OpenVinoSession:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self.inputs = {port.get_any_name(): _described(port) for port in self.compiled.inputs}
-        self.outputs = {port.get_any_name(): _described(port) for port in self.compiled.outputs}
+        # Not the compiled model's, whose ports may have a second name, that of a step that was fused.
+        self.inputs = {port.get_any_name(): _described(port) for port in self.model.inputs}
+        self.outputs = {port.get_any_name(): _described(port) for port in self.model.outputs}
         self._request = self.compiled.create_infer_request()
         self._lock = threading.Lock()
 
@@ -197,7 +198,7 @@ def capabilities() -> frozenset[str]:
     return frozenset(load_openvino().Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
 
 
-def _described(port: openvino.ConstOutput) -> OpenTensor:
+def _described(port: openvino.Output) -> OpenTensor:
     kind = port.get_element_type().get_type_name()
     sizes = (None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
     return OpenTensor(_DTYPES.get(kind, kind), tuple(sizes))
