@@ -112,7 +112,8 @@ def said(hero: Hero, task: str, video: VideoFeatures) -> list[object]:
     if task == STATEMENTS:
         judged = hero.judge_many(video, SENTENCES)
         return [[one.true for one in judged], np.array([one.probability for one in judged])]
-    length = video.seconds(hero.manifest.model.clip_interval)
+    model = hero.manifest.model
+    length = min(video.seconds(model.clip_interval), model.clip_limit * model.clip_interval)
     return [caption.text for caption in hero.caption_many(video, [(0.0, length)], beams=2)]
 
 
