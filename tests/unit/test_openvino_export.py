@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ from onnx import numpy_helper
 
 from hero_export.errors import CalibrationError, ExportError, VerificationError
 from hero_export.openvino import compare, export
-from hero_export.openvino.compare import Tolerance
 from hero_export.openvino.export import Request, add_openvino, plan_openvino
 from hero_export.openvino.precisions import BYTES_PER_WEIGHT, CALIBRATED, PRECISIONS, QUANTISED
+from hero_export.tolerances import tolerance_of
 from hero_sdk import load
 from hero_sdk.bundle_files import MANIFEST_FILE
 from hero_sdk.engines.local import LocalEngine
@@ -164,7 +165,10 @@ def test_a_graph_too_far_from_its_onnx_is_not_kept(
 
 
 def test_one_bad_precision_keeps_the_others_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compare.TOLERANCES, "fp16", Tolerance(0.0, 1.0))
+    strict = dataclasses.replace(tolerance_of("fp16"), max_relative_error=0.0, min_cosine=1.0)
+    monkeypatch.setattr(
+        compare, "tolerance_of", lambda precision: strict if precision == "fp16" else tolerance_of(precision)
+    )
     with pytest.raises(VerificationError, match="OpenVINO's fp16"):
         add_openvino(Request(bundle, ("fp32", "fp16")))
     assert read_bundle(bundle).variants == {}
@@ -199,5 +203,5 @@ def test_the_command(run: RunExport, bundle: Path, tmp_path: Path) -> None:
 
 
 def test_every_precision_has_its_entries() -> None:
-    assert set(compare.TOLERANCES) == set(PRECISIONS) == set(BYTES_PER_WEIGHT)
+    assert set(PRECISIONS) == set(BYTES_PER_WEIGHT)
     assert CALIBRATED <= QUANTISED < set(PRECISIONS)

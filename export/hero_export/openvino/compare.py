@@ -1,57 +1,49 @@
-"""Models of OpenVINO against the ONNX graphs that they were made from, on the cases of an export."""
+"""Models of OpenVINO against the ONNX graphs that they were made from: on the cases of an export, and on rows of a calibration set
+where activations have ranges, which say nothing of inputs outside of them.
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
-from hero_export.errors import VerificationError
-from hero_export.head_cases import Case
-from hero_export.report import CaseResult
-from hero_export.verify import LOGITS, GraphRunner, compare
-from hero_sdk.engines.batching import Arrays, run_in_batches
-from hero_sdk.engines.openvino import OpenVinoSession, compile_model
-from hero_sdk.errors import EngineError
-from hero_sdk.manifest import GraphSpec
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a model may be from its ONNX graph.
-
-    Attributes:
-        error: the largest absolute error, as a share of the largest output.
-        cosine: the smallest between two output vectors; logits are not compared by it.
-    """
-
-    error: float
-    cosine: float
-
-
-TOLERANCES = {
-    "fp32": Tolerance(1e-4, 0.999999),
-    "fp16": Tolerance(5e-3, 0.9999),
-    "bf16": Tolerance(0.05, 0.999),
-    "int8": Tolerance(0.3, 0.95),
-    "int8-dynamic": Tolerance(0.1, 0.995),
-    "int8-weights": Tolerance(0.1, 0.995),
-}
-"""By precision. They tell a broken graph from a coarse one; whether a coarse one is good enough, its task says.
-
-Measured as error and cosine, over all graphs of tiny random models of every task, and at width 768 with two layers (error alone):
+How far they may lie apart stands in ``hero_export.tolerances``. Measured as error and cosine, over all graphs of tiny random models
+of every task, and at width 768 with two layers (error alone):
 
 - fp32: 4e-7 and 1.000000; 1e-6.
 - fp16: 7e-4 and 1.000000, of the stored weights alone.
 - bf16: 0.017 and 0.99995; 0.005.
 - int8-dynamic: 0.019 and 0.9999; 0.016.
 - int8-weights: 0.016 and 0.9999; 0.011.
-- int8: 0.02 and 0.9998 on the rows that it was calibrated on, up to 0.2 and 0.98 on others when those were a dozen; 0.019.
+- int8, on the rows that it was calibrated on: 0.02 and 0.9998; 0.019.
 
 A weight with the wrong sign, or rows in another order, are 0.5 and more away.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hero_export.errors import VerificationError
+from hero_export.head_cases import Case
+from hero_export.precision.calibration import CalibrationSet
+from hero_export.report import CaseResult
+from hero_export.tolerances import tolerance_of
+from hero_export.verification.rows import used_of
+from hero_export.verify import LOGITS, GraphRunner, compare
+from hero_sdk.engines.batching import Arrays, run_in_batches
+from hero_sdk.engines.openvino import OpenVinoSession, compile_model
+from hero_sdk.errors import EngineError
+from hero_sdk.manifest import GraphSpec
+
+ROWS = 16
+"""Rows of a calibration set that a graph is compared on."""
+
+
+def calibrated_cases(calibration: CalibrationSet, graph: str, spec: GraphSpec) -> list[Case]:
+    """Rows of a calibration set as one case; none where the set has no rows of the graph."""
+    if graph not in calibration.record.graphs:
+        return []
+    inputs = {name: array[:ROWS] for name, array in calibration.arrays(graph).items()}
+    used = {tensor.name: used_of(spec, tensor, inputs) for tensor in spec.outputs}
+    return [Case(graph, "rows of the calibration set", inputs, used)]
 
 
 class Reference:
@@ -86,7 +78,7 @@ class Reference:
                     f"Graph '{self.name}' has the tensors {sorted(there)} in OpenVINO; its ONNX graph has {sorted(wanted)}. Use "
                     "the version of OpenVINO that constraints.txt names."
                 )
-        tolerance = TOLERANCES[precision]
+        tolerance = tolerance_of(precision)
         results = []
         for case, expected in self.cases:
             found = run(session, self.name, self.spec, case.inputs)
@@ -94,8 +86,8 @@ class Reference:
                 used, batch = case.used[tensor.name], len(next(iter(case.inputs.values())))
                 pair = found[tensor.name], expected[tensor.name]
                 result = compare(self.name, tensor.name, case.name, batch, *pair, used)
-                near = result.finite and result.relative_error <= tolerance.error
-                results.append(result.judged(near and (tensor.name in LOGITS or result.cosine >= tolerance.cosine)))
+                near = result.finite and result.relative_error <= tolerance.max_relative_error
+                results.append(result.judged(near and (tensor.name in LOGITS or result.cosine >= tolerance.min_cosine)))
         return results
 
 
@@ -144,7 +136,7 @@ def require_near(results: Sequence[CaseResult], precision: str) -> None:
     if not failed:
         return
     failed.sort(key=lambda result: result.relative_error if result.finite else np.inf, reverse=True)
-    tolerance = TOLERANCES[precision]
+    tolerance = tolerance_of(precision)
     lines = [
         f"  {result.graph} -> {result.output}, {result.case} (batch {result.batch}): max error {result.relative_error:.2e} of the "
         f"scale, cosine {result.cosine:.6f}{'' if result.finite else ', not finite'}"
@@ -152,7 +144,7 @@ def require_near(results: Sequence[CaseResult], precision: str) -> None:
     ]
     raise VerificationError(
         f"{len(failed)} of {len(results)} comparisons of OpenVINO's {precision} with the ONNX graphs failed; expected an error of "
-        f"at most {tolerance.error:g} of the scale, a cosine of at least {tolerance.cosine:g} and finite outputs:\n"
+        f"at most {tolerance.max_relative_error:g} of the scale, a cosine of at least {tolerance.min_cosine:g} and finite outputs:\n"
         + "\n".join(lines)
         + "\nNothing was written. Keep the layers that cost most in float32 with --keep, calibrate on more rows, or choose another "
         "precision."

@@ -11,7 +11,7 @@ from hero_export.destination import check_destination
 from hero_export.dry_run import Plan, PlannedFile
 from hero_export.errors import ExportError, PrecisionError
 from hero_export.openvino import quantise
-from hero_export.openvino.compare import TOLERANCES, Reference, quantises_at_run_time, require_near
+from hero_export.openvino.compare import Reference, calibrated_cases, quantises_at_run_time, require_near
 from hero_export.openvino.convert import Converted, convert_graph, save_graph, store_weights
 from hero_export.openvino.precisions import BYTES_PER_WEIGHT, CALIBRATED, PRECISIONS, QUANTISED, STORED_HALF, TABLES
 from hero_export.openvino.readback import check_execution, check_fused, fused_operators, read_execution, read_products
@@ -21,6 +21,7 @@ from hero_export.precision.making import HEADS, kept_by_graph, require_calibrati
 from hero_export.precision.readback import FP32, INT8_DYNAMIC, require_precision
 from hero_export.report import CaseResult, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
+from hero_export.tolerances import tolerance_of
 from hero_export.variants import REPORTS_FOLDER, Amendment, amend
 from hero_sdk.engines.openvino import OpenVinoSession, capabilities, load_openvino
 from hero_sdk.hub import Stage
@@ -145,6 +146,8 @@ def add_openvino(
             begin(f"Running {name} in onnxruntime")
             file = request.bundle / spec.file
             reference = Reference(name, file, spec, cases.cases_of(name))
+            rows = [] if calibration is None else calibrated_cases(calibration, name, spec)
+            on_rows = Reference(name, file, spec, rows)
             for precision, place in places.items():
                 begin(f"Making {name} in {precision}")
                 converted = convert_graph(file, name)
@@ -152,7 +155,7 @@ def add_openvino(
                 path = place / f"{name}.xml"
                 source = manifest.files[spec.file].sha256
                 kept = _write(converted, own, path, source, calibration, keep[name])
-                made[precision].append(_look_at(path, own, reference, kept))
+                made[precision].append(_look_at(path, own, on_rows if own in CALIBRATED else reference, kept))
         tools = tool_versions(*TOOLS)
         for precision, results in made.items():
             reports.append(_report(amendment, precision, results, tools))
@@ -236,10 +239,14 @@ def _report(
     results: Sequence[tuple[GraphResult, list[CaseResult]]],
     tools: dict[str, str],
 ) -> VariantReport:
+    tolerance = tolerance_of(precision)
     return VariantReport(
         variant=Variant(OPENVINO, precision, {}).name,
         precision=precision,
-        tolerance=dataclasses.asdict(TOLERANCES[precision]),
+        tolerance={
+            "max_relative_error": tolerance.max_relative_error,
+            "min_cosine": tolerance.min_cosine,
+        },
         capabilities=tuple(sorted(capabilities())),
         tools=tools,
         graphs=tuple(result for result, _ in results),
