@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from hero_export.errors import ExportError
+from hero_export.inspection import inspect_bundle
 from hero_export.variants import amend
 from hero_sdk import load
 from hero_sdk.bundle_files import SIGNATURE_FILE
@@ -154,6 +155,21 @@ def test_a_file_of_a_variant_that_was_swapped_is_refused(bundle: Path) -> None:
     place.write_bytes(content)
     with pytest.raises(BundleError, match="is not the file that was exported"):
         load(bundle, variant=NAME)
+
+
+def test_inspect_shows_variants_with_the_precision_of_their_files(bundle: Path) -> None:
+    add_doubled_query(bundle)
+    graph = inspect_bundle(bundle).graphs[-1]
+    assert (graph.variant, graph.name, graph.max_batch) == (NAME, "query", 4)
+    assert graph.precision == "fp32", "whatever its variant says of it"
+    with amend(bundle) as amendment:
+        place = amendment.place("openvino-int8")
+        (place / "query.xml").write_text("<net/>")
+        (place / "query.bin").write_bytes(bytes(1000))
+        graph_of = VariantGraph("variants/openvino-int8/query.xml", "int8", {"int8": 1}, {"Gelu": 1})
+        amendment.add(Variant("openvino", "int8", {"query": graph_of}))
+    graph = inspect_bundle(bundle).graphs[-1]
+    assert (graph.variant, graph.bytes, graph.precision, graph.fused) == ("openvino-int8", 1006, "int8", {"Gelu": 1})
 
 
 def test_names_say_engine_precision_and_target() -> None:

@@ -144,7 +144,8 @@ def require_near(results: Sequence[CaseResult], precision: str) -> None:
     ]
     raise VerificationError(
         f"{len(failed)} of {len(results)} comparisons of OpenVINO's {precision} with the ONNX graphs failed; expected an error of "
-        f"at most {tolerance.max_relative_error:g} of the scale, a cosine of at least {tolerance.min_cosine:g} and finite outputs:\n"
+        f"at most {tolerance.max_relative_error:g} of the scale, a cosine of at least {tolerance.min_cosine:g} and finite "
+        "outputs:\n"
         + "\n".join(lines)
         + "\nNothing was written. Keep the layers that cost most in float32 with --keep, calibrate on more rows, or choose another "
         "precision."
