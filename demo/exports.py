@@ -185,7 +185,8 @@ def run_full_size(work: Path, tasks: Sequence[str], shell: Shell, plan: Plan | N
     Returns:
         The file with what was noted.
     """
-    plan = plan or Plan(shapes=("--max-batch", "8"))
+    # What needs no calibration, for random weights have seen no rows.
+    plan = plan or Plan(onnxruntime=("fp16",), openvino=("bf16",), shapes=("--max-batch", "8"))
     costs: dict[str, Any] = _read(work / FULL_SIZE_FILE)
     for task in tasks:
         shell.title(f"Full size: {task}")
@@ -194,11 +195,16 @@ def run_full_size(work: Path, tasks: Sequence[str], shell: Shell, plan: Plan | N
         parameters = write_full_size(task, folder / "checkpoint")
         bundle, report = folder / "bundle", folder / "report"
         commands: dict[str, tuple[str | Path, ...]] = {
-            "export": ("onnx", folder / "checkpoint", "--out", bundle, *plan.shapes),
-            "verify": ("verify", bundle, "--checkpoint", folder / "checkpoint", "--report", report, "--no-latency"),
+            "export": ("onnx", folder / "checkpoint", "--out", bundle, *plan.shapes)
         }
+        if plan.onnxruntime:
+            commands["onnxruntime"] = ("onnx", bundle, *_repeated("--precision", plan.onnxruntime))
+        if plan.openvino:
+            commands["openvino"] = ("openvino", bundle, *_repeated("--precision", plan.openvino))
         if plan.targets:
             commands["tensorrt"] = ("tensorrt", bundle, "--precision", "fp16", *_repeated("--target", plan.targets))
+        verify = ("verify", bundle, "--checkpoint", folder / "checkpoint", "--report", report, "--no-latency")
+        commands["verify"] = verify
         steps = [asdict(Step.of(name, shell.measure("hero-export", *words))) for name, words in commands.items()]
         size = sum(path.stat().st_size for path in (bundle / "graphs").iterdir())
         costs[task] = {"parameters": parameters, "graph_bytes": size, "steps": steps}

@@ -9,13 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from hero_sdk.bundle_files import (
     FILE_NAME_PATTERN,
@@ -28,6 +23,7 @@ from hero_sdk.bundle_files import (
 from hero_sdk.errors import BundleError, InputError
 from hero_sdk.geometry import AT_LEAST_ONE, RowGeometry
 from hero_sdk.graph_files import check_graphs
+from hero_sdk.json_reading import build, strict_json
 from hero_sdk.signature import PublicKeys, check_signature
 from hero_sdk.variants import ENGINE_SUFFIXES, Variant, check_origins
 
@@ -56,8 +52,6 @@ TASK_GRAPHS: dict[str, tuple[str, ...]] = {
     CAPTIONING: (*_ENCODERS, PREFILL_GRAPH, STEP_GRAPH),
 }
 """The graphs of a bundle of each task, in the order in which a video passes them."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -226,11 +220,11 @@ class Manifest:
                 f"{origin} has {len(text)} characters; expected at most {MAX_MANIFEST_BYTES}. Do not use this bundle."
             )
         try:
-            content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            content = strict_json(text)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{origin} is not JSON ({error}). Export the bundle again.") from error
         _check_version(content, origin)
-        manifest = _build(cls, content, origin)
+        manifest = build(cls, content, origin)
         check_names({name: file.bytes for name, file in manifest.files.items()}, origin)
         _check_variants(manifest, origin)
         used = [graph.file for graph in manifest.graphs.values()]
@@ -242,19 +236,6 @@ class Manifest:
         for name, variant in manifest.variants.items():
             check_origins(variant, sums, f"{origin} has the variant {name!r}")
         return manifest
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object without a name that stands there twice, of which each reader would take the one it likes."""
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"an object has the names {sorted({name for name in names if names.count(name) > 1})} twice")
-    return content
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _check_version(content: object, origin: str) -> None:
@@ -308,70 +289,6 @@ def check_task(manifest: Manifest, origin: str) -> None:
     if (manifest.moment is not None) != (manifest.task == RETRIEVAL):
         found = "no moment head" if manifest.moment is None else "a moment head"
         raise BundleError(f"{origin} has {found} in a bundle for {manifest.task}. Export the bundle again.")
-
-
-def _build(kind: type[T], content: object, where: str) -> T:
-    """Make a dataclass from parsed JSON; every field must be there with the right type unless it has a default."""
-    if not isinstance(content, Mapping):
-        raise BundleError(
-            f"{where} is {type(content).__name__}; expected an object with the fields of {kind.__name__}."
-        )
-    hints = get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(content) - set(fields)):
-        raise BundleError(f"{where} has unknown entries {unknown}; expected {sorted(fields)}.")
-    values = {}
-    for name, item in fields.items():
-        if name in content:
-            values[name] = _convert(hints[name], content[name], f"{where}: {name}")
-            _check_limits(item.metadata, values[name], f"{where}: {name}")
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise BundleError(f"{where} has no entry '{name}'. Export the bundle again.")
-    try:
-        return kind(**values)
-    except InputError as error:
-        raise BundleError(f"{where} does not fit: {error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, UnionType):  # only ever "or None"
-        return None if value is None else _convert(get_args(hint)[0], value, where)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)  # type: ignore[arg-type]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise BundleError(f"{where} is {value!r}; expected a list.")
-        return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise BundleError(f"{where} is {value!r}; expected an object.")
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        # A number beyond all floats becomes infinite, or cannot be made one.
-        if not -sys.float_info.max <= value <= sys.float_info.max:
-            raise BundleError(f"{where} is {value!r:.40}; expected a finite float.")
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise BundleError(f"{where} is {value!r}; expected {hint.__name__}.")
-    return value
-
-
-_LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
-    "minimum": ("at least", lambda value, limit: value >= limit),
-    "exclusiveMinimum": ("more than", lambda value, limit: value > limit),
-    "pattern": ("the form", lambda value, limit: re.fullmatch(limit, value) is not None),
-    # Each name is looked at by check_names, which says more about it.
-    "propertyNames": ("", lambda value, limit: True),
-}
-"""What a field's metadata may limit, by the word of JSON schema, which ``manifest_schema`` hands on: in plain words, the check."""
-
-
-def _check_limits(limits: Mapping[str, Any], value: Any, where: str) -> None:
-    for word, limit in limits.items():
-        plain, fits = _LIMITS[word]
-        if not fits(value, limit):
-            raise BundleError(f"{where} is {value!r}; expected {plain} {limit}.")
 
 
 def sha256_of(path: Path) -> str:

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hero_export.errors import (
+    BudgetError,
+    BuildError,
     CalibrationError,
     ExportError,
     FusionError,
@@ -23,13 +25,19 @@ if TYPE_CHECKING:
     from hero_export.frame_encoder import export_frame_encoder
     from hero_export.hub import pull_bundle, push_bundle
     from hero_export.inspection import inspect_bundle
+    from hero_export.openvino.export import add_openvino
     from hero_export.precision.calibrating import calibrate_bundle
     from hero_export.precision.making import add_precisions
     from hero_export.report import ExportReport
     from hero_export.signing import make_keys, sign_bundle
+    from hero_export.tensorrt.plans import add_plans
     from hero_export.triton import write_repository
+    from hero_export.verification.mixing import mix_precision
+    from hero_export.verification.verifying import verify_bundle
 
 __all__ = [
+    "BudgetError",
+    "BuildError",
     "CalibrationError",
     "ExportError",
     "ExportReport",
@@ -37,6 +45,8 @@ __all__ = [
     "GeometryError",
     "PrecisionError",
     "VerificationError",
+    "add_openvino",
+    "add_plans",
     "add_precisions",
     "calibrate_bundle",
     "diff_bundles",
@@ -44,14 +54,18 @@ __all__ = [
     "export_frame_encoder",
     "inspect_bundle",
     "make_keys",
+    "mix_precision",
     "pull_bundle",
     "push_bundle",
     "sign_bundle",
+    "verify_bundle",
     "write_repository",
 ]
 
 _HOMES = {
     "ExportReport": "hero_export.report",
+    "add_openvino": "hero_export.openvino.export",
+    "add_plans": "hero_export.tensorrt.plans",
     "add_precisions": "hero_export.precision.making",
     "calibrate_bundle": "hero_export.precision.calibrating",
     "diff_bundles": "hero_export.diff",
@@ -59,9 +73,11 @@ _HOMES = {
     "export_frame_encoder": "hero_export.frame_encoder",
     "inspect_bundle": "hero_export.inspection",
     "make_keys": "hero_export.signing",
+    "mix_precision": "hero_export.verification.mixing",
     "pull_bundle": "hero_export.hub",
     "push_bundle": "hero_export.hub",
     "sign_bundle": "hero_export.signing",
+    "verify_bundle": "hero_export.verification.verifying",
     "write_repository": "hero_export.triton",
 }
 

@@ -115,6 +115,7 @@ def onnx(
     precision: precision_commands.Precisions = None,
     calibration: precision_commands.CalibrationFolder = None,
     keep: precision_commands.Keep = None,
+    require_signature: RequireSignature = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there.", rich_help_panel=OUTPUT)
     ] = False,
@@ -125,10 +126,18 @@ def onnx(
 
     With --precision the graphs come in other precisions as well. A bundle that is there gets them added.
     """
-    precision_commands.check_request(context, source, out, precision or (), EXPORTING)
+    precision_commands.check_request(context, source, out, precision or (), EXPORTING, require_signature)
     variants: dict[str, Any] = {"precisions": precision, "calibration": calibration, "keep": keep}
     if out is None or precision_commands.is_bundle(source):
-        precision_commands.amend_bundle(Path(source), out, force=force, dry_run=dry_run, as_json=as_json, **variants)
+        precision_commands.amend_bundle(
+            Path(source),
+            out,
+            require_signature=require_signature or None,
+            force=force,
+            dry_run=dry_run,
+            as_json=as_json,
+            **variants,
+        )
         return
     precision_commands.check_calibration(precision or (), calibration)
     geometry = partial(

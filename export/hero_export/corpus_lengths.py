@@ -16,7 +16,7 @@ from hero_sdk.tokens import TextTokenizer, separated
 from hero_sdk.video_files import find_videos
 from hero_sdk.video_inputs import window_segments
 from hero_train.data.annotations import read_hidden_queries
-from hero_train.data.answers import read_questions, read_statements
+from hero_train.data.answer_annotations import read_questions, read_statements
 from hero_train.data.captions import read_captioned_moments
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import FEATURES_FOLDER, PREPARED_FILE

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hero_export.precision.report import PrecisionReport
     from hero_export.report import ExportReport
     from hero_sdk.hub import Stage
+    from hero_sdk.signature import PublicKeys
 
 PRECISION = "Precision"
 """Heading of the options."""
@@ -149,6 +150,7 @@ def check_request(
     out: Path | None,
     precisions: Collection[PrecisionChoice],
     exporting: Collection[str],
+    require_signature: PublicKeys | None,
 ) -> None:
     """Refuse options of ``hero-export onnx`` that do not go with its source.
 
@@ -158,6 +160,7 @@ def check_request(
         out: where to write.
         precisions: that were asked for.
         exporting: names of the options that only the export of a checkpoint has.
+        require_signature: of a bundle; a checkpoint has none.
 
     Raises:
         ExportError: says which option, and what to do.
@@ -169,6 +172,10 @@ def check_request(
             raise ExportError(
                 f"There is no --out, and {source} is no bundle whose folder could be amended; expected the folder to write to. "
                 "Name it with --out."
+            )
+        if require_signature:
+            raise ExportError(
+                f"A signature is required and {source} is no bundle, which alone has one. Leave out --require-signature."
             )
         return
     # click's own enumeration, which typer brings along
@@ -210,13 +217,23 @@ def amend_bundle(
     precisions: Collection[PrecisionChoice] | None,
     calibration: Path | None,
     keep: Collection[str] | None,
+    require_signature: PublicKeys | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Add variants to a bundle and show them; ``out`` is where the amended one goes, None amends the bundle itself."""
     if dry_run:
-        show_plan(_plan(bundle, out, precisions, calibration=calibration, keep=keep, force=force), as_json=as_json)
+        plan = _plan(
+            bundle,
+            out,
+            precisions,
+            calibration=calibration,
+            keep=keep,
+            require_signature=require_signature,
+            force=force,
+        )
+        show_plan(plan, as_json=as_json)
         return
     from hero_sdk.bundle_files import SIGNATURE_FILE
 
@@ -224,7 +241,14 @@ def amend_bundle(
     with stages() as stage:
         stage("Reading the bundle")
         reports = make_variants(
-            bundle, out, precisions=precisions, calibration=calibration, keep=keep, force=force, on_stage=stage
+            bundle,
+            out,
+            precisions=precisions,
+            calibration=calibration,
+            keep=keep,
+            require_signature=require_signature,
+            force=force,
+            on_stage=stage,
         )
     if as_json:
         told = [dataclasses.asdict(one) for one in reports]
@@ -244,6 +268,7 @@ def make_variants(
     calibration: Path | None,
     keep: Collection[str] | None,
     on_stage: Stage,
+    require_signature: PublicKeys | None = None,
     force: bool = False,
 ) -> list[PrecisionReport]:
     """``hero_export.precision.making.add_precisions`` for what the command line names; nothing where that is fp32 alone."""
@@ -253,7 +278,14 @@ def make_variants(
     from hero_export.precision.making import add_precisions
 
     return add_precisions(
-        bundle, wanted, out=out, force=force, calibration=calibration, keep=keep or (), on_stage=on_stage
+        bundle,
+        wanted,
+        out=out,
+        force=force,
+        calibration=calibration,
+        keep=keep or (),
+        require_signature=require_signature,
+        on_stage=on_stage,
     )
 
 
@@ -293,6 +325,7 @@ def _plan(
     *,
     calibration: Path | None,
     keep: Collection[str] | None,
+    require_signature: PublicKeys | None,
     force: bool,
 ) -> Plan:
     """What ``amend_bundle`` would write, after every check that comes before the work."""
@@ -301,7 +334,7 @@ def _plan(
     from hero_export.precision.making import plan_precisions, planned_files
     from hero_sdk.manifest import read_bundle
 
-    manifest = read_bundle(bundle)
+    manifest = read_bundle(bundle, require_signature=require_signature)
     if out is not None and out.absolute() != bundle.absolute():
         check_destination(out, force=force)
     plan = plan_precisions(bundle, manifest, variants_of(precisions), calibration=calibration, keep=keep or ())

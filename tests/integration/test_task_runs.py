@@ -23,7 +23,7 @@ from hero_sdk.frame_encoder import load_frame_encoder
 from hero_sdk.tokens import TextTokenizer
 from hero_train import cli, submissions, training
 from hero_train.caption_metrics import caption_scores
-from hero_train.data.answers import read_questions, read_statements
+from hero_train.data.answer_annotations import read_questions, read_statements
 from hero_train.data.captions import read_captioned_moments
 from hero_train.errors import ConfigError
 from hero_train.metrics_answers import measure_questions, measure_statements

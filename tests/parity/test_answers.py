@@ -16,14 +16,8 @@ from torch import Tensor
 from hero_sdk.rows import PackedVideos, RowGeometry, Segment, VideoInput, pack_videos
 from hero_sdk.tokens import TextTokenizer
 from hero_train.config import HeroConfig
-from hero_train.data.answers import (
-    collate_questions,
-    collate_statements,
-    encode_questions,
-    encode_statements,
-    read_questions,
-    read_statements,
-)
+from hero_train.data.answer_annotations import read_questions, read_statements
+from hero_train.data.answers import collate_questions, collate_statements, encode_questions, encode_statements
 from hero_train.data.features import VideoFeatures
 from hero_train.losses_answers import question_loss, statement_loss
 from hero_train.model.answers import AnswerOutput, HeroForQuestionAnswering, HeroForStatements

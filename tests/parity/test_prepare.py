@@ -14,7 +14,7 @@ import pytest
 from hero_sdk.tokens import BEGIN_ID, TextTokenizer
 from hero_sdk.types import IntArray
 from hero_train.data.annotations import read_moment_queries
-from hero_train.data.answers import read_questions, read_statements
+from hero_train.data.answer_annotations import read_questions, read_statements
 from hero_train.data.captions import read_captioned_moments
 from hero_train.data.corpus import build_corpus, read_all_subtitles
 from hero_train.data.features import load_features

@@ -16,16 +16,8 @@ from demo.toontv.write import write_jsonl
 from hero_sdk.errors import InputError
 from hero_sdk.rows import RowGeometry, TextTemporalRows
 from hero_sdk.tokens import SEPARATOR_ID, TextTokenizer
-from hero_train.data.answers import (
-    Question,
-    Statement,
-    collate_questions,
-    collate_statements,
-    encode_questions,
-    encode_statements,
-    read_questions,
-    read_statements,
-)
+from hero_train.data.answer_annotations import Question, Statement, read_questions, read_statements
+from hero_train.data.answers import collate_questions, collate_statements, encode_questions, encode_statements
 from hero_train.data.features import VideoFeatures
 from hero_train.errors import DataError
 from hero_train.tokenizer import train_tokenizer_json

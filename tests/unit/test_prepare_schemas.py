@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hero_train.data.annotations import MomentQuery, read_moment_queries
-from hero_train.data.answers import Question, Statement, read_questions, read_statements
+from hero_train.data.answer_annotations import Question, Statement, read_questions, read_statements
 from hero_train.data.captions import CaptionedMoment, read_captioned_moments
 from hero_train.errors import DataError
 from hero_train.prepare.annotations import NO_LENGTH, OTHER_SPLIT

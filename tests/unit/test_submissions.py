@@ -11,7 +11,7 @@ import torch
 
 from hero_sdk.tokens import TextTokenizer
 from hero_train.data.annotations import HiddenQuery, MomentQuery, read_hidden_queries
-from hero_train.data.answers import Question, Statement
+from hero_train.data.answer_annotations import Question, Statement
 from hero_train.data.captions import CaptionedMoment
 from hero_train.errors import DataError
 from hero_train.evaluate import RetrievalPredictions, evaluate_retrieval, search_corpus, search_hidden

@@ -19,8 +19,8 @@ from hero_sdk.rows import RowGeometry
 from hero_train.cli import app as train_app
 from hero_train.config import CaptioningConfig, HeroConfig
 from hero_train.data.annotations import MomentQuery, read_moment_queries
+from hero_train.data.answer_annotations import Question, Statement, read_questions, read_statements
 from hero_train.data.answer_sampling import AnswerSampling, QuestionSampling
-from hero_train.data.answers import Question, Statement, read_questions, read_statements
 from hero_train.data.augmentation import AugmentationConfig
 from hero_train.data.captions import CaptionedMoment, CaptionSamplingConfig, read_captioned_moments
 from hero_train.data.pretraining import PretrainingSampling, TaskMix

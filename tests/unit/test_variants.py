@@ -12,16 +12,19 @@ import pytest
 from onnx import numpy_helper
 
 from hero_export.errors import ExportError
+from hero_export.exit_codes import exit_code_of
 from hero_export.inspection import inspect_bundle
+from hero_export.signing import make_keys, sign_bundle
 from hero_export.variants import amend
 from hero_sdk import load
 from hero_sdk.bundle_files import SIGNATURE_FILE
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.engines.session import open_graph
-from hero_sdk.errors import BundleError, EngineError, InputError
+from hero_sdk.errors import BundleError, EngineError, InputError, SignatureError
 from hero_sdk.manifest import MANIFEST_FILE, read_bundle
 from hero_sdk.variants import Variant, VariantGraph
 from tests.tiny_bundle import example_inputs, write_tiny_bundle
+from tests.unit.hero_export_command import make_export_run
 
 NAME = "onnxruntime-int8"
 
@@ -170,6 +173,32 @@ def test_inspect_shows_variants_with_the_precision_of_their_files(bundle: Path) 
         amendment.add(Variant("openvino", "int8", {"query": graph_of}))
     graph = inspect_bundle(bundle).graphs[-1]
     assert (graph.variant, graph.bytes, graph.precision, graph.fused) == ("openvino-int8", 1006, "int8", {"Gelu": 1})
+
+
+def test_precisions_are_added_to_a_bundle_only_when_a_required_key_signed_it(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, keys = make_export_run(monkeypatch, capsys), make_keys(tmp_path / "key")
+    command = ("onnx", bundle, "--precision", "fp16", "--require-signature", keys.public)
+    for extra in ((), ("--dry-run",)):
+        refused = run(*command, *extra)
+        assert refused.code == exit_code_of(SignatureError("")), refused.err
+    assert read_bundle(bundle).variants == {}
+    sign_bundle(bundle, keys.private)
+    done = run(*command)
+    assert done.code == 0, done.err
+    assert "Its signature is gone" in done.out
+    assert "onnxruntime-fp16" in read_bundle(bundle).variants
+
+
+def test_a_checkpoint_has_no_signature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = make_keys(tmp_path / "key")
+    run = make_export_run(monkeypatch, capsys)
+    refused = run("onnx", tmp_path / "checkpoint", "--out", tmp_path / "out", "--require-signature", keys.public)
+    assert refused.code != 0
+    assert "is no bundle, which alone has one" in refused.err
 
 
 def test_names_say_engine_precision_and_target() -> None:

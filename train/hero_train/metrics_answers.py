@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hero_train.data.answers import Question, Statement
+from hero_train.data.answer_annotations import Question, Statement
 from hero_train.errors import DataError
 from hero_train.evaluation import Evaluation, Metrics, baseline_by_group, by_group
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hero_train.data.annotations import HiddenQuery, MomentQuery, read_json_lines
-from hero_train.data.answers import Question, Statement
+from hero_train.data.answer_annotations import Question, Statement
 from hero_train.data.captions import CaptionedMoment
 from hero_train.errors import DataError
 from hero_train.evaluation import Metrics

@@ -31,7 +31,7 @@ from hero_sdk.media import iterate_clip_frames
 from hero_sdk.types import EncodedVideo, Query, Subtitle
 from hero_sdk.video_features import VideoFeatures
 from hero_train.data.annotations import read_moment_queries
-from hero_train.data.answers import read_questions, read_statements
+from hero_train.data.answer_annotations import read_questions, read_statements
 from hero_train.data.captions import read_captioned_moments
 from hero_train.data.corpus import read_all_subtitles
 from hero_train.data.features import check_interval, extract_features, find_videos, load_features

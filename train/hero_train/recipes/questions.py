@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from hero_sdk.tokens import TextTokenizer
+from hero_train.data.answer_annotations import Question, read_questions
 from hero_train.data.answer_sampling import AnswerSampler
-from hero_train.data.answers import EncodedQuestion, Question, collate_questions, encode_questions, read_questions
+from hero_train.data.answers import EncodedQuestion, collate_questions, encode_questions
 from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import answer_questions, evaluate_questions
 from hero_train.evaluation import Evaluation, evenly

@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from hero_sdk.tokens import TextTokenizer
+from hero_train.data.answer_annotations import Statement, read_statements
 from hero_train.data.answer_sampling import AnswerSampler
-from hero_train.data.answers import EncodedStatement, Statement, collate_statements, encode_statements, read_statements
+from hero_train.data.answers import EncodedStatement, collate_statements, encode_statements
 from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import evaluate_statements, judge_statements
 from hero_train.evaluation import Evaluation, evenly
