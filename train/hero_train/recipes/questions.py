@@ -18,7 +18,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import answer_questions, evaluate_questions
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForQuestionAnswering
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from, tell_cuts
 from hero_train.run_config import QuestionRunConfig, Split
 from hero_train.submissions import write_answers
 from hero_train.tasks.answers import QuestionTask
@@ -41,6 +41,11 @@ def run(config: QuestionRunConfig, *, resume: bool = False, console: Console | N
     if config.has_random_frames:
         start_from(model, features, trained_on)
     splits = {split: build(config, items, features, tokenizer, model) for split, items in questions.items()}
+    tell_cuts(
+        session,
+        "questions with an answer",
+        [len(one.tokens) + len(answer) for one in splits["train"] for answer in one.answers],
+    )
     sampler = AnswerSampler(splits["train"], config.sampling, config.seed, session.rank, session.world)
 
     def judge(judged: HeroForQuestionAnswering, split: Split) -> Evaluation:

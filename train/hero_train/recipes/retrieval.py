@@ -25,7 +25,15 @@ from hero_train.data.sampling import RetrievalSampler
 from hero_train.evaluate import evaluate_retrieval, search_corpus
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.hero import HeroModel
-from hero_train.recipes.setup import Frames, load_checkpoint, loss_of_step, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import (
+    Frames,
+    load_checkpoint,
+    loss_of_step,
+    make_model,
+    make_tokenizer,
+    start_from,
+    tell_cuts,
+)
 from hero_train.run_config import RetrievalRunConfig, Split
 from hero_train.submissions import write_retrieval
 from hero_train.tasks.retrieval import RetrievalTask
@@ -56,6 +64,7 @@ def run(config: RetrievalRunConfig, *, resume: bool = False, console: Console | 
     if config.has_random_frames:
         start_from(model, features, trained_on)
     splits = {split: build(config, items, features, tokenizer, model) for split, items in queries.items()}
+    tell_cuts(session, "queries", [len(query.tokens) for video in splits["train"] for query in video.queries])
     sampler = RetrievalSampler(splits["train"], config.sampling, config.rows, config.seed, session.rank, session.world)
 
     def before_step(task: nn.Module, step: int) -> None:

@@ -71,6 +71,23 @@ def _tokenizer_of(initial: str) -> str:
     )
 
 
+def tell_cuts(session: Session, texts: str, lengths: Sequence[int]) -> None:
+    """Tell whoever trains how many texts are longer than a row reads, for what is cut is never learnt.
+
+    Args:
+        session: of the run.
+        texts: what they are, in the plural.
+        lengths: of all of the training split, in tokens.
+    """
+    limit = session.config.rows.query_tokens
+    cut = sum(length > limit for length in lengths)
+    if cut:
+        session.console.print(
+            f"{cut / len(lengths):.0%} of the {texts} have more than rows.query_tokens, {limit}, and lose their end; the longest "
+            f"has {max(lengths)} tokens. Raise it, or train a tokenizer with a larger tokenizer.vocabulary."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Frames:
     """Where the frame features of a run come from.

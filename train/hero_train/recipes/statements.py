@@ -18,7 +18,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import evaluate_statements, judge_statements
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForStatements
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from, tell_cuts
 from hero_train.run_config import Split, StatementRunConfig
 from hero_train.submissions import write_answers
 from hero_train.tasks.answers import StatementTask
@@ -40,6 +40,7 @@ def run(config: StatementRunConfig, *, resume: bool = False, console: Console | 
     if config.has_random_frames:
         start_from(model, features, trained_on)
     splits = {split: build(config, items, features, tokenizer, model) for split, items in statements.items()}
+    tell_cuts(session, "statements", [len(one.tokens) for one in splits["train"]])
     sampler = AnswerSampler(splits["train"], config.sampling, config.seed, session.rank, session.world)
 
     def judge(judged: HeroForStatements, split: Split) -> Evaluation:
