@@ -16,7 +16,7 @@ import typer
 from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE
 from demo.tasks import ANNOTATIONS, HERE, ROOT, WORK
 from hero_export.tolerances import TOLERANCES
-from hero_export.verification.report import TORCH
+from hero_export.verification.report import TORCH, signed
 
 Row = tuple[str, ...]
 
@@ -135,10 +135,10 @@ def metric_cell(metric: Mapping[str, Any] | None) -> str:
     """What a variant reaches, and the difference to PyTorch with its interval."""
     if metric is None:
         return ""
-    reached = f"{100 * metric['found']:.1f} ({-metric['loss']:+.1f})"
+    reached = f"{100 * metric['found']:.1f} ({signed(-metric['loss'])})"
     if metric["low"] is None:
         return reached
-    return f"{reached}, {-metric['high']:+.1f} to {-metric['low']:+.1f}"
+    return f"{reached}, {signed(-metric['high'])} to {signed(-metric['low'])}"
 
 
 def plan_rows(reports: Mapping[str, Any]) -> list[Row]:

@@ -14,6 +14,7 @@ from hero_export.verification.report import (
     VariantCase,
     VariantResult,
     VerificationReport,
+    signed,
 )
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def metric_plots(report: VerificationReport) -> dict[str, str]:
             reached = 100 * one.found
             ends = (None, None) if one.low is None or one.high is None else (one.high, one.low)
             low, high = (None if end is None else 100 * one.torch - end for end in ends)
-            lines.append(Bar(one.variant, reached, f"{reached:.1f} ({-one.loss:+.1f})", low, high, not one.passed))
+            lines.append(Bar(one.variant, reached, f"{reached:.1f} ({signed(-one.loss)})", low, high, not one.passed))
         plots[name] = bars(lines)
     return plots
 

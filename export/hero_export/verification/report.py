@@ -214,3 +214,9 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def signed(points: float) -> str:
+    """A difference in points with its sign, none where it rounds to nothing."""
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"

@@ -75,10 +75,10 @@ def open_variant(bundle: Path, manifest: Manifest, name: str, threads: int) -> O
         }
         try:
             engine.run(graph, inputs)
-        except MissingPackageError as error:
-            return NotRun(str(error), wrong=False)
-        except EngineError as error:
-            return NotRun(str(error), wrong=kind not in (TENSORRT, TENSORRT_RTX))
-        except BundleError as error:
-            return NotRun(str(error), wrong=NO_KERNEL not in str(error))
+        except (MissingPackageError, EngineError, BundleError) as error:
+            # Where the bundle lies is of no matter to a report.
+            why = str(error).replace(f"{bundle}/", "")
+            no_device = isinstance(error, EngineError) and kind in (TENSORRT, TENSORRT_RTX)
+            no_kernel = isinstance(error, BundleError) and NO_KERNEL in why
+            return NotRun(why, wrong=not (isinstance(error, MissingPackageError) or no_device or no_kernel))
     return Opened(name, "fp32" if variant is None else variant.precision, graphs, engine)
