@@ -51,10 +51,12 @@ def add_half(bundle: Path, precision: HalfPrecision = "fp16") -> str:
 def add_plan(bundle: Path) -> str:
     """A plan that no machine without a GPU can run, and that is none."""
     with amend(bundle) as amendment:
+        source = amendment.manifest.files["graphs/query.onnx"].sha256
+        graph = VariantGraph("variants/tensorrt_rtx-fp16-sm86/query.plan", "fp16", {"fp16": 3}, source=source)
         variant = Variant(
             "tensorrt_rtx",
             "fp16",
-            {"query": VariantGraph("variants/tensorrt_rtx-fp16-sm86/query.plan", "fp16", {"fp16": 3})},
+            {"query": graph},
             target="sm86",
             builder="tensorrt_rtx 1.7.1.116",
         )
