@@ -103,7 +103,7 @@ def test_inspect_as_json(bundle: Path) -> None:
 def test_inspect_as_a_table(bundle: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(bundle)])
     assert result.exit_code == 0
-    for text in ("graphs/temporal.onnx", "Task retrieval, fingerprint tiny-0.", "slots 16", "All 6 files"):
+    for text in ("temporal", "Task retrieval, fingerprint tiny-0.", "slots 16", "All 6 files"):
         assert text in result.stdout
 
 
@@ -126,7 +126,7 @@ def test_inspect_fails_where_a_graph_was_rewritten(bundle: Path, run: RunExport)
     add_nodes(bundle, "query", "Gelu")
     done = run("inspect", bundle)
     assert done.code == 6
-    assert "graphs/query.onnx" in done.out
+    assert "query" in done.out
     assert "FusionError: Graphs have other fused operators" in " ".join(done.err.split())
 
 
@@ -245,7 +245,7 @@ def test_a_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path, monkeypat
 def test_names_from_a_bundle_are_no_markup_and_steer_no_terminal(bundle: Path, run: RunExport) -> None:
     path = bundle / "manifest.json"
     text = path.read_text(encoding="utf-8")
-    text = text.replace('"mean colour"', '"[bold]x\\u001b[31m"').replace('"fp32"', '"[/nothing]"')
+    text = text.replace('"mean colour"', '"[bold]x\\u001b[31m"').replace('"tiny-0"', '"[/nothing]"')
     path.write_text(text, encoding="utf-8")
     done = run("inspect", bundle)
     assert done.code == 0, done.err
