@@ -106,10 +106,10 @@ def test_the_full_size_is_exported_and_verified_without_a_task(tmp_path: Path, m
     small = make_task_model("statements")
     real = exports.write_full_size
     monkeypatch.setattr(exports, "write_full_size", lambda task, folder: real(task, folder, small))
-    plan = Plan(targets=(), shapes=SHAPES)
+    plan = Plan(onnxruntime=("fp16",), openvino=(), targets=(), shapes=SHAPES)
     costs = json.loads(exports.run_full_size(tmp_path, ["statements"], Commands(), plan).read_text(encoding="utf-8"))
     assert costs["statements"]["parameters"] == sum(weight.numel() for weight in small.parameters())
-    assert [step["name"] for step in costs["statements"]["steps"]] == ["export", "verify"]
+    assert [step["name"] for step in costs["statements"]["steps"]] == ["export", "onnxruntime", "verify"]
     assert not (tmp_path / "full-size" / "statements").exists()
     assert "At full size" in document({}, {}, costs)
 
