@@ -170,7 +170,7 @@ def test_only_the_attentions_that_are_to_blame_are_named(
     cast_graph(model, "fp16", keep=[layer])
     onnx_ir.save(model, tmp_path / "mixed.onnx")
     options = PlanOptions("sm86", MAX_BATCH, MAX_BATCH)
-    kept = [layer, *(f"{layer}.{part}" for part in ("key", "value", "output"))]
+    kept = [layer, *(f"{layer}.{part}" for part in ("query", "key", "value", "output"))]
     with pytest.raises(BuildError) as caught:
         build_plan(tensorrt, tmp_path / "mixed.onnx", "mixed", "fp16", options, excused=kept)
     assert re.search(rf"because of Attention '\w+' of {layer} \(FLOAT", str(caught.value))
