@@ -39,12 +39,13 @@ CALLS = {
 def main(
     work: Annotated[Path, typer.Option(help="Folder that `python -m demo.exports` worked in.")] = WORK,
     out: Annotated[Path, typer.Option(help="The document to write.")] = DOCUMENT,
+    note: Annotated[str, typer.Option(help="What a reader must know of how this was measured.")] = "",
 ) -> None:
     """Write the document."""
-    typer.echo(f"Wrote {write_document(work, out).name}.")
+    typer.echo(f"Wrote {write_document(work, out, note).name}.")
 
 
-def write_document(work: Path, out: Path = DOCUMENT) -> Path:
+def write_document(work: Path, out: Path = DOCUMENT, note: str = "") -> Path:
     """Write the document in Markdown; returns where it is."""
     reports = {
         task: json.loads(path.read_text(encoding="utf-8"))
@@ -55,21 +56,23 @@ def write_document(work: Path, out: Path = DOCUMENT) -> Path:
         json.loads((work / name).read_text(encoding="utf-8")) if (work / name).is_file() else {}
         for name in (EXPORTS_FILE, FULL_SIZE_FILE)
     )
-    out.write_text(document(reports, costs, full), encoding="utf-8")
+    out.write_text(document(reports, costs, full, note), encoding="utf-8")
     return out
 
 
-def document(reports: Mapping[str, Any], costs: Mapping[str, Any], full: Mapping[str, Any]) -> str:
+def document(reports: Mapping[str, Any], costs: Mapping[str, Any], full: Mapping[str, Any], note: str = "") -> str:
     """The document.
 
     Args:
         reports: of `hero-export verify`, by task.
         costs: steps of the demo, by task.
         full: parameters, bytes and steps at full size, by task.
+        note: what a reader must know of how this was measured.
     """
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return template.get_template("exports.md.jinja").render(
+        note=note,
         machine=next((report["machine"] for report in reports.values()), ""),
         threads=next((report["threads"] for report in reports.values()), 1),
         tasks={
