@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hero_export.dry_run import Plan
 
 OUTPUT, SHAPES, PARTS, SERVING, TRUST, HUB = "Output", "Shapes", "Parts", "Serving", "Trust", "Hub"
-CHECKS = "Look at a bundle"
+CHECKS, VARIANTS = "Look at a bundle", "Add variants to a bundle"
 
 BundleFolder = Annotated[Path, typer.Argument(help="What `hero-export onnx` wrote.")]
 
@@ -26,6 +26,19 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run", help="Check everything, say what would be written, write nothing.", rich_help_panel=OUTPUT
     ),
+]
+
+AmendedBundle = Annotated[
+    Path | None,
+    typer.Option(
+        help="The amended bundle: a new folder.",
+        show_default="the bundle itself is amended",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+ReplaceAmended = Annotated[
+    bool, typer.Option("--force", help="Replace a bundle that is at --out.", rich_help_panel=OUTPUT)
 ]
 
 RequireSignature = Annotated[

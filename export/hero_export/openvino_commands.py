@@ -9,11 +9,17 @@ from typing import Annotated
 
 import typer
 
-from hero_export.command_options import OUTPUT, AsJson, BundleFolder, DryRun, RequireSignature, show_plan
+from hero_export.command_options import (
+    VARIANTS,
+    AmendedBundle,
+    AsJson,
+    BundleFolder,
+    DryRun,
+    ReplaceAmended,
+    RequireSignature,
+    show_plan,
+)
 from hero_export.terminal import console, stages
-
-VARIANTS = "Add variants to a bundle"
-"""Heading of the list of commands."""
 
 PRECISION = "Precision"
 """Heading of options."""
@@ -47,15 +53,8 @@ def openvino(
             rich_help_panel=PRECISION,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a new bundle; by default the variants go into the one that is there.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a bundle that is at --out.", rich_help_panel=OUTPUT)
-    ] = False,
+    out: AmendedBundle = None,
+    force: ReplaceAmended = False,
     require_signature: RequireSignature = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,

@@ -8,18 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from hero_export.command_options import (
-    OUTPUT,
     SHAPES,
+    VARIANTS,
+    AmendedBundle,
     AsJson,
     BundleFolder,
     DryRun,
+    ReplaceAmended,
     RequireSignature,
     show_plan,
 )
 from hero_export.terminal import console, stages
-
-VARIANTS = "Add variants to a bundle"
-"""Heading in the list of commands."""
 
 PLANS, CACHES = "Plans", "Caches"
 
@@ -89,17 +88,8 @@ def tensorrt(
         Path | None,
         typer.Option(help="What `hero-export calibrate` wrote, for int8 and fp8.", rich_help_panel=PLANS),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The amended bundle: a new folder.",
-            show_default="the bundle itself is amended",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a bundle that is at --out.", rich_help_panel=OUTPUT)
-    ] = False,
+    out: AmendedBundle = None,
+    force: ReplaceAmended = False,
     require_signature: RequireSignature = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,

@@ -63,7 +63,7 @@ def test_a_set_has_real_inputs_of_every_graph(bundle: Path, made: Path) -> None:
         spans = engine.run("query", found.arrays("query"))["span_vector"]
         for row in found.rows("moment"):
             assert np.isclose(row["span_vector"], spans, atol=1e-5).all(axis=1).any()
-            assert row["clips"][~row["clip_mask"]].any() == False  # noqa: E712
+            assert not row["clips"][~row["clip_mask"]].any()
 
 
 def test_rows_are_chosen_by_the_seed(bundle: Path, run: Path, made: Path, tmp_path: Path) -> None:

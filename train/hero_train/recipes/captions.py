@@ -25,7 +25,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_captions import evaluate_captions, write_captions
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.captioning import HeroForCaptioning
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from
+from hero_train.recipes.setup import Frames, load_judged, make_model, make_tokenizer, start_from
 from hero_train.run_config import CaptionRunConfig, Split
 from hero_train.tasks.captioning import CaptioningTask
 from hero_train.training import RunResult, Session
@@ -101,21 +101,10 @@ def load(
 ) -> tuple[HeroForCaptioning, TextTokenizer, list[CaptionedMoment], list[CaptionVideo]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its tokenizer, its moments, and its videos.
 
-    Args:
-        config: of the run.
-        checkpoint: its folder.
-        split: of the data.
-        most: annotations to take, evenly over the file; None takes all.
-        console: where to show progress.
-
-    Raises:
-        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
-        DataError: annotations or videos that cannot be read.
+    Arguments and errors as in ``recipes.retrieval``.
     """
-    session = Session(config, console=console)
     # A split that is to be captioned has no captions.
     moments = evenly(read_captioned_moments(config.data.annotations()[split], captioned=False), most)
-    model, tokenizer = load_checkpoint(HeroForCaptioning, session, checkpoint)
     ids = [moment.video_id for moment in moments]
-    features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
+    model, tokenizer, features = load_judged(HeroForCaptioning, config, checkpoint, ids, console)
     return model, tokenizer, moments, build(config, moments, features, tokenizer, model)

@@ -18,7 +18,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import answer_questions, evaluate_questions
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForQuestionAnswering
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from, tell_cuts
+from hero_train.recipes.setup import Frames, load_judged, make_model, make_tokenizer, start_from, tell_cuts
 from hero_train.run_config import QuestionRunConfig, Split
 from hero_train.submissions import write_answers
 from hero_train.tasks.answers import QuestionTask
@@ -93,20 +93,9 @@ def load(
 ) -> tuple[HeroForQuestionAnswering, list[Question], list[EncodedQuestion]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its questions, and these as the model reads them.
 
-    Args:
-        config: of the run.
-        checkpoint: its folder.
-        split: of the data.
-        most: annotations to take, evenly over the file; None takes all.
-        console: where to show progress.
-
-    Raises:
-        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
-        DataError: annotations or videos that cannot be read.
+    Arguments and errors as in ``recipes.retrieval``.
     """
-    session = Session(config, console=console)
     questions = evenly(read_questions(config.data.annotations()[split]), most)
-    model, tokenizer = load_checkpoint(HeroForQuestionAnswering, session, checkpoint)
     ids = [question.video_id for question in questions]
-    features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
+    model, tokenizer, features = load_judged(HeroForQuestionAnswering, config, checkpoint, ids, console)
     return model, questions, build(config, questions, features, tokenizer, model)

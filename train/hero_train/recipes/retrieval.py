@@ -27,7 +27,7 @@ from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.hero import HeroModel
 from hero_train.recipes.setup import (
     Frames,
-    load_checkpoint,
+    load_judged,
     loss_of_step,
     make_model,
     make_tokenizer,
@@ -126,9 +126,7 @@ def load(
         CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
         DataError: annotations or videos that cannot be read.
     """
-    session = Session(config, console=console)
     queries = evenly(read_moment_queries(config.data.annotations()[split]), most)
-    model, tokenizer = load_checkpoint(HeroModel, session, checkpoint)
     ids = [query.video_id for query in queries]
-    features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
+    model, tokenizer, features = load_judged(HeroModel, config, checkpoint, ids, console)
     return model, queries, build(config, queries, features, tokenizer, model)

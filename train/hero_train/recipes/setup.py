@@ -212,3 +212,24 @@ def loss_of_step(loss: RetrievalLossConfig, optimisation: OptimisationSection, s
     after = optimisation.hard_negatives_after
     hard = loss.hard_negatives or (after is not None and step >= after)
     return dataclasses.replace(loss, hard_negatives=hard)
+
+
+def load_judged(
+    kind: type[Model], config: BaseRunConfig, checkpoint: Path, video_ids: Sequence[str], console: Console | None
+) -> tuple[Model, TextTokenizer, dict[str, VideoFeatures]]:
+    """A checkpoint that is to be judged, its tokenizer, and the features of the videos that it is judged on.
+
+    Args:
+        kind: class of the model.
+        config: of the run.
+        checkpoint: its folder.
+        video_ids: of the annotations.
+        console: where to show progress.
+
+    Raises:
+        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
+        DataError: videos that cannot be read.
+    """
+    session = Session(config, console=console)
+    model, tokenizer = load_checkpoint(kind, session, checkpoint)
+    return model, tokenizer, Frames.of(config, video_ids).read(session, model.config.clip_interval, video_ids)

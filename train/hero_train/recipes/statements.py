@@ -18,7 +18,7 @@ from hero_train.data.features import VideoFeatures
 from hero_train.evaluate_answers import evaluate_statements, judge_statements
 from hero_train.evaluation import Evaluation, evenly
 from hero_train.model.answers import HeroForStatements
-from hero_train.recipes.setup import Frames, load_checkpoint, make_model, make_tokenizer, start_from, tell_cuts
+from hero_train.recipes.setup import Frames, load_judged, make_model, make_tokenizer, start_from, tell_cuts
 from hero_train.run_config import Split, StatementRunConfig
 from hero_train.submissions import write_answers
 from hero_train.tasks.answers import StatementTask
@@ -88,20 +88,9 @@ def load(
 ) -> tuple[HeroForStatements, list[Statement], list[EncodedStatement]]:
     """A checkpoint and a split of a run's data to judge it on: the model, its statements, and these as the model reads them.
 
-    Args:
-        config: of the run.
-        checkpoint: its folder.
-        split: of the data.
-        most: annotations to take, evenly over the file; None takes all.
-        console: where to show progress.
-
-    Raises:
-        CheckpointError: no such checkpoint, of another task, or one without its tokenizer.
-        DataError: annotations or videos that cannot be read.
+    Arguments and errors as in ``recipes.retrieval``.
     """
-    session = Session(config, console=console)
     statements = evenly(read_statements(config.data.annotations()[split]), most)
-    model, tokenizer = load_checkpoint(HeroForStatements, session, checkpoint)
     ids = [statement.video_id for statement in statements]
-    features = Frames.of(config, ids).read(session, model.config.clip_interval, ids)
+    model, tokenizer, features = load_judged(HeroForStatements, config, checkpoint, ids, console)
     return model, statements, build(config, statements, features, tokenizer, model)
