@@ -21,8 +21,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from demo import tasks
 from demo.shell import DemoError, Shell
 from demo.tasks import ROOT, WORK, make_corpus, train
+from hero_train.checkpoint import TOKENIZER_FILE
 
 MIXES = {
     "none": None,
@@ -51,12 +53,12 @@ class Size:
 
 SIZES = {
     "full": Size(
-        (1000, 20, 60),
+        tasks.SIZES["full"].episodes,
         ("optimisation.steps=500", "sampling.videos=16"),
         ("optimisation.steps=300", "sampling.videos=16", "evaluate_every=0"),
     ),
     "small": Size(
-        (6, 1, 2),
+        tasks.SIZES["small"].episodes,
         ("optimisation.steps=2", "optimisation.warmup=1", "sampling.videos=4"),
         ("optimisation.steps=2", "optimisation.warmup=1", "sampling.videos=4", "evaluate_every=0"),
     ),
@@ -89,28 +91,28 @@ def run(size: Size, seeds: Sequence[int], work: Path, shell: Shell) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shell.title(f"{len(MIXES)} kinds of pre-training, {len(seeds)} seeds each")
 
+    def checkpoint(name: str, seed: int, task: str) -> Path:
+        return folder / f"{list(MIXES).index(name)}-seed-{seed}" / task / "checkpoint"
+
     def one(name: str, seed: int) -> dict[str, object]:
-        run_folder = folder / f"{list(MIXES).index(name)}-seed-{seed}"
         shared = ("threads=1", f"seed={seed}")
         initial, mix = None, MIXES[name]
+        # All have the tokenizer that pre-training makes: what is compared differs in nothing but pre-training.
+        tokenizer = (f"tokenizer.source={checkpoint(*first, 'pretraining') / TOKENIZER_FILE}",)
         if mix is not None:
-            train(
-                "pretraining",
-                work,
-                run_folder / "pretraining",
-                (*size.pretraining, *shared, f"sampling.mix={mix}"),
-                shell,
-            )
-            initial = run_folder / "pretraining" / "checkpoint"
-        train("retrieval", work, run_folder / "retrieval", (*size.retrieval, *shared), shell, initial)
-        results = json.loads((run_folder / "retrieval" / "results.json").read_text(encoding="utf-8"))
+            initial, tokenizer = checkpoint(name, seed, "pretraining"), ()
+            train("pretraining", work, initial.parent, (*size.pretraining, *shared, f"sampling.mix={mix}"), shell)
+        output = checkpoint(name, seed, "retrieval").parent
+        train("retrieval", work, output, (*size.retrieval, *shared, *tokenizer), shell, initial)
+        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
         return {"pretraining": name, "seed": seed, "test": results["test"]}
 
-    # The first run fills the cache of features that the others read.
     kinds = [(name, seed) for seed in seeds for name in MIXES]
-    done = [one(*kinds[0])]
+    # The first run fills the cache of features that the others read.
+    first, *others = sorted(kinds, key=lambda kind: MIXES[kind[0]] is None)
+    done = [one(*first)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        done += pool.map(lambda kind: one(*kind), kinds[1:])
+        done += pool.map(lambda kind: one(*kind), others)
     target = work / "ablation.json"
     settings = {"pretraining": size.pretraining, "retrieval": size.retrieval, "episodes": size.episodes}
     target.write_text(json.dumps({"settings": settings, "runs": done}, indent=2) + "\n", encoding="utf-8")

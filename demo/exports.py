@@ -29,7 +29,7 @@ TARGETS = ("sm80", "sm86", "sm89", "sm120")
 
 EXPORTS_FILE, FULL_SIZE_FILE = "exports.json", "full_size.json"
 
-SHAPES = ("--frames", "40", "--query-tokens", "64", "--max-batch", "16")
+SHAPES = ("--frames", "40", "--query-tokens", "32", "--max-batch", "16")
 """Of the demo's rows, as its runs have them."""
 
 

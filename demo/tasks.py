@@ -56,7 +56,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size((1000, 20, 60)),
+    "full": Size((1000, 60, 60)),
     "small": Size(
         (6, 1, 2),
         {
@@ -165,10 +165,16 @@ def train(
         shell: to run in.
         initial: checkpoint to start from; None starts from random weights.
     """
-    moved = {"output": output, "frame_encoder": work / "frame_encoder", "data.features": work / "features"}
+    moved: dict[str, str | Path] = {
+        "output": output,
+        "frame_encoder": work / "frame_encoder",
+        "data.features": work / "features",
+    }
     moved |= {f"data.{kind}": work / "toontv" / kind for kind in ("videos", "subtitles")}
     if task == "pretraining":
         moved["data.ids"] = work / "train_ids.json"
+        texts = [work / "toontv" / "annotations" / f"{prefix}train.jsonl" for prefix in ANNOTATIONS.values()]
+        moved["tokenizer.texts"] = json.dumps([str(path) for path in texts])
     else:
         moved |= {
             f"data.{split}": work / "toontv" / "annotations" / f"{ANNOTATIONS[task]}{name}.jsonl"

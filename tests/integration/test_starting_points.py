@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 from hero_export.bundle import export_bundle
 from hero_export.errors import ExportError
 from hero_sdk.rows import RowGeometry
+from hero_sdk.tokens import TextTokenizer
 from hero_train.checkpoint import TOKENIZER_FILE
 from hero_train.data.features import VideoFeatures, write_features
 from hero_train.data.pretraining import PretrainingSampler
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.recipes.setup import make_tokenizer
-from hero_train.training import RunResult
+from hero_train.training import RunResult, Session
 from tests.tiny_training import VIDEOS, forget_the_last_run, load_run, write_annotations
 
 # A step at no speed to speak of: the weights are still those that the run began with.
@@ -132,17 +133,33 @@ def test_a_start_without_its_tokenizer_needs_one_named(
     assert (named.checkpoint / TOKENIZER_FILE).read_bytes() == (tmp_path / TOKENIZER_FILE).read_bytes()
 
 
+def test_pretraining_knows_the_words_of_the_tasks_to_come(
+    training_set: Path, tmp_path: Path, starts: dict[str, RunResult]
+) -> None:
+    """Subtitles never say what only annotations write, and letters instead of words are hard to learn from."""
+    text = "xylophone juggling"
+    write_annotations(training_set / "words.jsonl", [{"desc_id": 0, "desc": text, "vid_name": "first"}] * 5)
+    overrides = (f"output={tmp_path / 'run'}", "tokenizer.texts=[words.jsonl]", "tokenizer.vocabulary=600", *STILL)
+    knows = run(training_set, "pretraining", *overrides)
+    tokens = [
+        len(TextTokenizer((start.checkpoint / TOKENIZER_FILE).read_text(encoding="utf-8")).encode(text))
+        for start in (knows, starts["pretraining"])
+    ]
+    assert tokens[0] == 2
+    assert tokens[1] > 8
+
+
 @pytest.mark.parametrize("initial", ["hero.pt", "roberta:roberta.bin"])
 def test_a_file_of_weights_has_no_tokenizer(training_set: Path, initial: str) -> None:
     (training_set / initial.split(":")[-1]).write_bytes(b"weights")
     with pytest.raises(ConfigError, match=r"has no tokenizer.*roberta-base"):
-        make_tokenizer(load_run(training_set, "retrieval", f"initial={initial}"), [], [])
+        make_tokenizer(Session(load_run(training_set, "retrieval", f"initial={initial}")), [], [])
 
 
 def test_a_start_that_is_not_there_is_named(training_set: Path) -> None:
     for initial, message in (("nowhere.pt", "There is no file nowhere.pt"), ("./nowhere", "is not a folder")):
         with pytest.raises(CheckpointError, match=message):
-            make_tokenizer(load_run(training_set, "retrieval", f"initial={initial}"), [], [])
+            make_tokenizer(Session(load_run(training_set, "retrieval", f"initial={initial}")), [], [])
 
 
 @pytest.fixture(scope="module")

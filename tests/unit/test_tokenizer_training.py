@@ -89,14 +89,15 @@ def test_a_source_that_is_no_tokenizer(tmp_path: Path, monkeypatch: pytest.Monke
             load_tokenizer_json(source)
 
 
-def test_the_command_trains_on_the_lines_of_files(trained: Tokenizer, tmp_path: Path) -> None:
+def test_the_command_trains_on_the_lines_and_annotations_of_files(trained: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("\n".join(TEXTS[:5]), encoding="utf-8")
-    (tmp_path / "two.txt").write_text("\n".join(TEXTS[5:]), encoding="utf-8")
+    lines = [json.dumps({"desc_id": number, "desc": text}) for number, text in enumerate(TEXTS[5:])]
+    (tmp_path / "two.jsonl").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "tokenizer.json"
     arguments = [
         "tokenizer",
         f"{tmp_path / 'one.txt'}",
-        f"{tmp_path / 'two.txt'}",
+        f"{tmp_path / 'two.jsonl'}",
         "--out",
         f"{out}",
         "--vocabulary",

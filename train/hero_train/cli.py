@@ -124,20 +124,16 @@ def _recipe(task: str) -> Any:
 
 @app.command()
 def tokenizer(
-    texts: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line.")],
+    texts: Annotated[list[Path], typer.Argument(help="Annotations (JSONL), or text files, one sentence per line.")],
     out: Annotated[Path, typer.Option(callback=_in_a_folder, help="The tokenizer.json to write.")],
     vocabulary: Annotated[int, typer.Option(min=300, help="Number of token ids.")] = 2000,
 ) -> None:
     """Train a byte-level BPE tokenizer of RoBERTa's kind on texts."""
-    from hero_train.errors import DataError
+    from hero_train.data.texts import read_texts
     from hero_train.tokenizer import train_tokenizer_json
 
-    lines: list[str] = []
-    for path in texts:
-        if not path.is_file():
-            raise DataError(f"There is no file {path}.")
-        lines += path.read_text(encoding="utf-8").splitlines()
-    out.write_text(train_tokenizer_json(lines, vocabulary), encoding="utf-8")
+    read = [text for path in texts for text in read_texts(path)]
+    out.write_text(train_tokenizer_json(read, vocabulary), encoding="utf-8")
     typer.echo(f"Wrote {out}.")
 
 

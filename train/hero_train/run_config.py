@@ -86,10 +86,13 @@ class TokenizerSection(_Section):
         source: a folder or hub id that transformers' AutoTokenizer loads, or a ``tokenizer.json``; None takes that of ``initial``,
             or, without one, trains one on the training split's texts and subtitles.
         vocabulary: size of a tokenizer that is trained.
+        texts: more that a trained tokenizer learns its words from, annotations or text files, see ``data.texts``. Pre-training has
+            subtitles alone: words of the tasks to come, cut into single letters, are hard to learn.
     """
 
     source: str | None = None
     vocabulary: int = Field(default=2000, ge=300)
+    texts: tuple[Path, ...] = ()
 
 
 class OptimisationSection(_Section):
@@ -361,7 +364,12 @@ def _resolve(config: BaseRunConfig, base: Path) -> BaseRunConfig:
             name: base / value for name in type(data).model_fields if isinstance(value := getattr(data, name), Path)
         }
     )
-    tokenizer = config.tokenizer.model_copy(update={"source": _file_or_id(config.tokenizer.source, base)})
+    tokenizer = config.tokenizer.model_copy(
+        update={
+            "source": _file_or_id(config.tokenizer.source, base),
+            "texts": tuple(base / path for path in config.tokenizer.texts),
+        }
+    )
     return config.model_copy(
         update={
             "data": data,

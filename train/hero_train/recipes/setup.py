@@ -23,6 +23,7 @@ from hero_train.data.features import (
     load_features,
     missing_videos,
 )
+from hero_train.data.texts import read_texts
 from hero_train.errors import CheckpointError, ConfigError, DataError
 from hero_train.geometry import check_geometry, check_text_geometry
 from hero_train.initial import start_model
@@ -37,22 +38,48 @@ from hero_train.training import Session
 Model = TypeVar("Model", bound=HeroEncoders)
 
 
-def make_tokenizer(config: BaseRunConfig, texts: Iterable[str], video_ids: Iterable[str]) -> str:
+FEW_TOKENS = 2.0
+"""Tokens per word that a tokenizer needs at most for texts that it was made for; RoBERTa's has 1.3 for English."""
+
+
+def make_tokenizer(session: Session, texts: Sequence[str], video_ids: Iterable[str]) -> str:
     """The ``tokenizer.json`` of the run.
 
-    It is the one that the configuration names; else that of ``initial``; else it is trained on texts and the subtitles of videos.
+    It is the one that the configuration names; else that of ``initial``; else it is trained on texts, those of the configuration's
+    files and the subtitles of videos. Whoever trains is told when it does not know the words of the texts.
+
+    Args:
+        session: of the run.
+        texts: that people wrote about the training split's videos.
+        video_ids: of the training split.
 
     Raises:
         ConfigError: the tokenizer cannot be loaded, or ``initial`` has none: another one would give its words other ids.
         CheckpointError: ``initial`` cannot be found.
+        DataError: texts or subtitles that cannot be read.
     """
-    if config.tokenizer.source:
-        return load_tokenizer_json(config.tokenizer.source)
-    if config.initial is not None:
-        return _tokenizer_of(config.initial)
+    config = session.config
+    settings = config.tokenizer
+    if settings.source or config.initial is not None:
+        found = load_tokenizer_json(settings.source) if settings.source else _tokenizer_of(str(config.initial))
+        _tell_pieces(session, found, texts)
+        return found
     spoken = read_all_subtitles(config.data.subtitles, video_ids)
     said = [subtitle.text for subtitles in spoken.values() for subtitle in subtitles]
-    return train_tokenizer_json([*texts, *said], config.tokenizer.vocabulary)
+    others = [text for path in settings.texts for text in read_texts(path)]
+    return train_tokenizer_json([*texts, *others, *said], settings.vocabulary)
+
+
+def _tell_pieces(session: Session, tokenizer_json: str, texts: Sequence[str]) -> None:
+    """Tell whoever trains when a tokenizer made for other texts cuts words into pieces, which learn slowly."""
+    tokenizer = TextTokenizer(tokenizer_json)
+    words = sum(len(text.split()) for text in texts)
+    tokens = sum(len(tokenizer.encode(text)) for text in texts)
+    if tokens > FEW_TOKENS * words:
+        session.console.print(
+            f"The tokenizer cuts each word of the training texts into {tokens / words:.1f} tokens, for it was made for others, and "
+            "the model will learn slowly. Pre-train with these annotations among tokenizer.texts, or set another tokenizer.source."
+        )
 
 
 def _tokenizer_of(initial: str) -> str:
