@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from demo.full_size import write_full_size
 from demo.shell import DemoError, Finished, Shell
 from demo.tasks import ANNOTATIONS, ROOT, WORK
 from hero_export.exit_codes import ExitCode
+from hero_export.precision.search import Mixable
 
 ONNXRUNTIME = ("fp16", "bf16", "int8")
 OPENVINO = ("fp32", "bf16", "int8")
@@ -119,7 +120,7 @@ def run(work: Path, tasks: Sequence[str], plan: Plan, shell: Shell) -> Path:
 
 
 def export_task(trained: Path, out: Path, plan: Plan, shell: Shell) -> list[Step]:
-    """One checkpoint in every form, verified; what int8 loses too much of is searched for layers to keep in fp32.
+    """One checkpoint in every form, verified; a variant that loses too much of its task is searched for layers to keep in fp32.
 
     Args:
         trained: the folder of a run, with its checkpoint and its configuration.
@@ -158,19 +159,21 @@ def export_task(trained: Path, out: Path, plan: Plan, shell: Shell) -> list[Step
     if done.code == ExitCode.BUDGET:
         # Layers are chosen on the validation split; what stands in the table is the test split's.
         for name in over_budget(report):
-            mix = ("hero-export", "mix", bundle, "--engine", name.removesuffix("-int8"), "--checkpoint", checkpoint)
-            step(f"mix {name}", *mix, "--data", data, "--calibration", calibration, *sample)
+            engine, _, precision = name.partition("-")
+            mix = ("hero-export", "mix", bundle, "--engine", engine, "--precision", precision)
+            options = ("--checkpoint", checkpoint, "--data", data, "--calibration", calibration)
+            step(f"mix {name}", *mix, *options, *sample)
         step("verify again", *verify)
     return steps
 
 
 def over_budget(report: Path) -> list[str]:
-    """The variants in int8 that lose more of their task than they may; another one is not made better by keeping layers."""
+    """The variants that lose more of their task than they may; what is in fp32 is not made better by keeping layers."""
     content = json.loads((report / "report.json").read_text(encoding="utf-8"))
     over = list(dict.fromkeys(metric["variant"] for metric in content["metrics"] if not metric["passed"]))
-    if wrong := [name for name in over if not name.endswith("-int8")]:
+    if wrong := [name for name in over if name.rpartition("-")[2] not in get_args(Mixable)]:
         raise DemoError(
-            f"{', '.join(wrong)} loses more of the task than its budget, and is not in int8; see {report.name}."
+            f"{', '.join(wrong)} loses more of the task than its budget, and has nothing to keep in fp32; see {report.name}."
         )
     return over
 

@@ -47,9 +47,9 @@ def openvino(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER",
-            help="Keep a layer in fp32 in int8 variants: a module's name, such as cross_modal.layers.0, or GRAPH:LAYER; may be "
-            "given again.",
+            metavar="GRAPH|LAYER",
+            help="Keep this in fp32: a whole graph, by its name, or, in int8 variants, a layer: a module's name, such as "
+            "cross_modal.layers.0, or GRAPH:LAYER; may be given again.",
             rich_help_panel=PRECISION,
         ),
     ] = None,

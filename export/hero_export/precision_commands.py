@@ -58,8 +58,9 @@ Keep = Annotated[
     list[str] | None,
     typer.Option(
         "--keep",
-        metavar="LAYER",
-        help="Keep a layer in fp32: a module's name, such as layers.0.output, or GRAPH:LAYER; may be given again.",
+        metavar="GRAPH|LAYER",
+        help="Keep this in fp32: a layer, by a module's name such as layers.0.output or as GRAPH:LAYER, or a whole graph; may be "
+        "given again.",
         rich_help_panel=PRECISION,
     ),
 ]

@@ -163,9 +163,17 @@ def mix(
     engine: Annotated[
         Literal["onnxruntime", "openvino"], typer.Option(help="Of the variant.", rich_help_panel=JUDGING)
     ] = "onnxruntime",
+    precision: Annotated[
+        Literal["int8", "bf16", "fp16"], typer.Option(help="Of the variant.", rich_help_panel=JUDGING)
+    ] = "int8",
     budget: Annotated[
-        float, typer.Option(min=0, help="Points that each metric may lose.", rich_help_panel=JUDGING)
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Points that each metric may lose, a standard error included. Default: the precision's, as `verify` has it.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
     split: Annotated[
         Literal["train", "validation", "test"],
         typer.Option(help="That candidates are judged on; keep test for `verify`.", rich_help_panel=JUDGING),
@@ -182,7 +190,7 @@ def mix(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a variant in int8 with those layers in fp32 without which its task loses more than a budget."""
+    """Make a variant with those layers in fp32 without which its task loses more than a budget."""
     with stages() as stage:
         stage("Loading torch")
         from hero_export.verification.mixing import mix_precision
@@ -192,7 +200,9 @@ def mix(
             from hero_export.verification.dry_run import plan_mix
 
             load_config(data)
-            plan = plan_mix(bundle, checkpoint, calibration, engine, require_signature=require_signature or None)
+            plan = plan_mix(
+                bundle, checkpoint, calibration, engine, precision, require_signature=require_signature or None
+            )
             show_plan(plan, as_json=as_json)
             return
         found = mix_precision(
@@ -201,6 +211,7 @@ def mix(
             load_config(data),
             calibration,
             engine=engine,
+            precision=precision,
             budget=budget,
             split=split,
             sample=sample,
@@ -214,6 +225,6 @@ def mix(
         return
     kept = ", ".join(found.kept) or "none"
     typer.echo(
-        f"Made {engine}-int8 of {bundle}: it loses {max(0.0, -found.metric):.2f} points of the {split} split; the budget is "
-        f"{budget:g}. Layers in fp32: {kept} ({len(found.trail)} candidates were judged)."
+        f"Made {engine}-{precision} of {bundle}: with a standard error added it loses {max(0.0, -found.metric):.2f} points of the "
+        f"{split} split; the budget is {found.budget:g}. In fp32: {kept} ({len(found.trail)} candidates were judged)."
     )

@@ -64,8 +64,8 @@ def test_a_task_is_exported_quantised_and_verified_by_commands(work: Path) -> No
         exports.run(work, ["captions"], plan, Commands())
 
 
-def test_what_int8_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands are noted and not run; the first verification finds int8 over its budget."""
+def test_what_a_precision_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are noted and not run; the first verification finds two variants over their budgets."""
     ran: list[list[str]] = []
 
     class Noting(Commands):
@@ -79,24 +79,29 @@ def test_what_int8_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch: pytes
                 metrics = [
                     {"variant": "openvino-int8", "passed": False},
                     {"variant": "onnxruntime-int8", "passed": True},
+                    {"variant": "openvino-bf16", "passed": False},
                 ]
                 (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
             return exports.Finished(ExitCode.BUDGET if first else 0, "", 1.5, 10**8)
 
     steps = exports.export_task(tmp_path / "questions", tmp_path / "out", Plan(), Noting())
     assert [step.name for step in steps] == [
-        *("export", "calibrate", "onnxruntime", "openvino", "tensorrt", "verify", "mix openvino-int8", "verify again")
+        *("export", "calibrate", "onnxruntime", "openvino", "tensorrt", "verify"),
+        *("mix openvino-int8", "mix openvino-bf16", "verify again"),
     ]
     by_name = {step.name: words for step, words in zip(steps, ran, strict=True)}
     assert by_name["tensorrt"].count("--target") == 4
     assert by_name["openvino"][:3] == ["hero-export", "openvino", str(tmp_path / "out" / "bundle")]
-    assert by_name["mix openvino-int8"][:5] == ["hero-export", "mix", *by_name["openvino"][2:3], "--engine", "openvino"]
+    for precision in ("int8", "bf16"):
+        engine = ("--engine", "openvino", "--precision", precision)
+        assert by_name[f"mix openvino-{precision}"][:7] == ["hero-export", "mix", *by_name["openvino"][2:3], *engine]
     assert "--calibration" in by_name["onnxruntime"]
 
 
-def test_what_is_not_int8_must_be_within_its_budget_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(json.dumps({"metrics": [{"variant": "onnxruntime-fp16", "passed": False}]}))
-    with pytest.raises(DemoError, match="onnxruntime-fp16 loses more"):
+@pytest.mark.parametrize("variant", ["base", "openvino-fp32"])
+def test_what_is_in_fp32_must_be_within_its_budget_as_it_is(tmp_path: Path, variant: str) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"metrics": [{"variant": variant, "passed": False}]}))
+    with pytest.raises(DemoError, match=f"{variant} loses more.*nothing to keep in fp32"):
         exports.over_budget(tmp_path)
 
 

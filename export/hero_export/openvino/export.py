@@ -43,7 +43,8 @@ class Request:
         bundle: the folder.
         precisions: some of ``PRECISIONS``, each for a variant.
         calibration: folder of a calibration set, for precisions that need one.
-        keep: layers that stay in float32 in the quantised precisions, see ``hero_export.precision.making.kept_by_graph``.
+        keep: what stays in float32: whole graphs by their names, and, in the quantised precisions, layers, see
+            ``hero_export.precision.making.kept_by_graph``.
     """
 
     bundle: Path
@@ -89,20 +90,21 @@ def check_request(request: Request, *, require_signature: PublicKeys | None = No
 
 
 def _check_keep(request: Request, manifest: Manifest) -> None:
-    if others := [one for one in request.precisions if one not in QUANTISED]:
+    whole = [one for one in request.precisions if one not in QUANTISED]
+    if whole and (layers := [word for word in request.keep if word not in manifest.graphs]):
         raise PrecisionError(
-            f"Layers are to be kept in float32 in {others}, whose precision OpenVINO chooses for a whole graph; expected one of "
-            f"{sorted(QUANTISED)}. Ask for {', '.join(others)} without --keep."
+            f"{layers} are to be kept in float32 in {whole}, whose precision OpenVINO chooses for a whole graph; expected some of "
+            f"{list(manifest.graphs)}. Keep whole graphs, or ask for one of {sorted(QUANTISED)}."
         )
     kept_by_graph(request.bundle, manifest, request.keep)
 
 
-def _quantised(manifest: Manifest) -> list[str]:
-    """The graphs that take the precision that was asked for: all but the frame encoder.
+def _quantised(manifest: Manifest, keep: Sequence[str]) -> list[str]:
+    """The graphs that take the precision that was asked for: all but those that are kept, and the frame encoder.
 
     What that gives was trained on, lies in feature caches, and is told apart by a fingerprint of the float32 weights.
     """
-    return [name for name in manifest.graphs if name != FRAME_GRAPH]
+    return [name for name in manifest.graphs if name not in (FRAME_GRAPH, *keep)]
 
 
 def add_openvino(
@@ -151,7 +153,7 @@ def add_openvino(
             for precision, place in places.items():
                 begin(f"Making {name} in {precision}")
                 converted = convert_graph(file, name)
-                own = precision if name in _quantised(manifest) and _takes(converted, precision) else FP32
+                own = precision if name in _quantised(manifest, request.keep) and _takes(converted, precision) else FP32
                 path = place / f"{name}.xml"
                 source = manifest.files[spec.file].sha256
                 kept = _write(converted, own, path, source, calibration, keep[name])
@@ -265,7 +267,7 @@ def plan_openvino(
     for precision in request.precisions:
         name = Variant(OPENVINO, precision, {}).name
         for graph, spec in manifest.graphs.items():
-            own = precision if graph in _quantised(manifest) else FP32
+            own = precision if graph in _quantised(manifest, request.keep) else FP32
             weights = sum(file.bytes for path, file in manifest.files.items() if path.startswith(spec.file))
             files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.xml"))
             files.append(PlannedFile(f"{VARIANTS_FOLDER}/{name}/{graph}.bin", int(weights * BYTES_PER_WEIGHT[own] / 4)))
@@ -306,7 +308,6 @@ def variant_script(request: Request, manifest: Manifest, precision: str, tools: 
         variables["CALIBRATION"] = "the folder of the calibration set"
         assert request.calibration is not None
         inputs[Variable("CALIBRATION", CALIBRATION_FILE)] = sha256_of(request.calibration / CALIBRATION_FILE)
-    if precision in QUANTISED:
-        command += [word for layer in request.keep for word in ("--keep", layer)]
+    command += [word for part in request.keep for word in ("--keep", part)]
     variables["OUT"] = "the folder to write the bundle with the variant to"
     return reproduce_script([*command, "--out", Variable("OUT")], variables=variables, inputs=inputs, tools=tools)

@@ -145,7 +145,7 @@ def planned_files(manifest: Manifest, plan: PrecisionPlan) -> dict[str, int | No
 
 
 def kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The layers that each graph keeps, of those that are named for all graphs or, as GRAPH:LAYER, for one.
+    """The layers that each graph keeps, of those that are named for all graphs or, as GRAPH:LAYER, for one. GRAPH means all of it.
 
     Raises:
         PrecisionError: a layer that no graph has.
@@ -155,6 +155,9 @@ def kept_by_graph(bundle: Path, manifest: Manifest, keep: Collection[str]) -> di
     nodes = {name: list(onnx_ir.load(bundle / spec.file).graph) for name, spec in manifest.graphs.items()}
     kept: dict[str, list[str]] = {name: [] for name in nodes}
     for word in keep:
+        if word in nodes:
+            kept[word] += sorted({layer_of(node) for node in nodes[word] if is_product(node)})
+            continue
         graph, colon, layer = word.rpartition(":")
         found = [
             name for name in ([graph] if colon else nodes) if any(is_of(node, layer) for node in nodes.get(name, ()))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import onnx_ir
@@ -23,6 +23,9 @@ from hero_export.precision.making import Precision, reason_to_leave
 from hero_export.precision.quantise import Quantisation, quantisable, quantise_file
 from hero_export.precision.running import output_errors, run_graph
 from hero_sdk.manifest import GraphSpec, Manifest
+
+Mixable = Literal["int8", "bf16", "fp16"]
+"""Precisions that a search is for: of those that ``hero-export verify`` judges, the ones that may cost a task something."""
 
 Metric = Callable[[frozenset[str]], float]
 """Builds a candidate with these layers in float32 and measures the task; more is better."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hero_export.dry_run import Plan, PlannedFile
 from hero_export.precision.calibration import read_calibration
+from hero_export.precision.search import Mixable
 from hero_export.reproduce import SCRIPT_FILE
 from hero_export.variants import REPORTS_FOLDER
 from hero_export.verification.destination import REPORT_HTML, REPORT_JSON, REPORT_TEXT
-from hero_export.verification.mixing import INT8, SEARCH_REPORT, maker
+from hero_export.verification.mixing import SEARCH_REPORT, maker
 from hero_export.verification.model import load_bundle_model
 from hero_export.verification.report import BASE
 from hero_export.verification.verifying import INPUTS_FOLDER, Options
@@ -42,15 +43,16 @@ def plan_mix(
     checkpoint: str | Path,
     calibration: Path,
     engine: str,
+    precision: Mixable,
     *,
     require_signature: PublicKeys | None = None,
 ) -> Plan:
     """What ``mix_precision`` would put into a bundle; errors are its own, but for those of making and judging candidates."""
     manifest = read_bundle(bundle, require_signature=require_signature)
-    maker(bundle, calibration, engine)
+    maker(bundle, calibration, engine, precision)
     load_bundle_model(bundle, manifest, checkpoint)
     graphs = read_calibration(calibration, manifest).record.graphs
-    name = Variant(engine, INT8, {}).name
+    name = Variant(engine, precision, {}).name
     files = [f"{VARIANTS_FOLDER}/{name}/{graph}{ENGINE_SUFFIXES[engine]}" for graph in graphs]
     files.append(f"{REPORTS_FOLDER}/{VARIANTS_FOLDER}/{name}/{SEARCH_REPORT}")
     return Plan(str(bundle), True, tuple(map(PlannedFile, files)))

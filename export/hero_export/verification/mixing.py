@@ -1,4 +1,4 @@
-"""``hero-export mix``: a variant in int8 with those layers in float32 without which its task loses more than a budget."""
+"""``hero-export mix``: a variant with those layers in float32 without which its task loses more than a budget."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import importlib
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal
 
 from hero_export.errors import BudgetError
-from hero_export.precision.calibration import read_calibration
-from hero_export.precision.making import add_precisions
-from hero_export.precision.search import MOST_TRIALS, MixedPrecision, rank_bundle, search_layers
+from hero_export.precision.calibration import CalibrationSet, read_calibration
+from hero_export.precision.making import Precision, add_precisions
+from hero_export.precision.search import MOST_TRIALS, Mixable, MixedPrecision, rank_bundle, search_layers
 from hero_export.stage_costs import StageClock
+from hero_export.tolerances import tolerance_of
 from hero_export.variants import amend
 from hero_export.verification.metric import Make, TaskMetric
 from hero_export.verification.model import bundle_limits, load_bundle_model
@@ -22,12 +22,11 @@ from hero_export.verification.task import load_split
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.errors import InputError
 from hero_sdk.hub import Stage
-from hero_sdk.manifest import read_bundle
+from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import ONNXRUNTIME, OPENVINO
 from hero_train.run_config import BaseRunConfig, Split
 
-INT8: Literal["int8"] = "int8"
 SEARCH_REPORT = "search.json"
 
 
@@ -38,7 +37,8 @@ def mix_precision(
     calibration: Path,
     *,
     engine: str = ONNXRUNTIME,
-    budget: float = 1.0,
+    precision: Mixable = "int8",
+    budget: float | None = None,
     split: Split = "validation",
     sample: int | None = None,
     trials: int = MOST_TRIALS,
@@ -48,7 +48,8 @@ def mix_precision(
 ) -> MixedPrecision:
     """Search for the layers to keep, and make the variant with them. How the search went is kept in the bundle's reports.
 
-    Layers are ranked once, by what rounding them does in onnxruntime: that is a property of the model more than of the engine.
+    Layers are ranked once, by what rounding them does in onnxruntime: that is a property of the model more than of the engine. In
+    OpenVINO's half precisions whole graphs are kept, since it computes each in one.
 
     Args:
         bundle: the folder, which is amended.
@@ -56,7 +57,8 @@ def mix_precision(
         config: of the run that trained the model.
         calibration: of the bundle.
         engine: onnxruntime or openvino.
-        budget: points that each metric may lose.
+        precision: of the variant.
+        budget: points that each metric may lose, a standard error included; None takes that of the precision, as ``verify`` does.
         split: that candidates are judged on. Not the test split, so that what is reported there was not chosen by it.
         sample: annotations at most, evenly over the split; None takes all.
         trials: candidates at most.
@@ -66,34 +68,36 @@ def mix_precision(
 
     Raises:
         BudgetError: no candidate keeps the budget; the bundle is left as it was.
-        CalibrationError, PrecisionError: no calibration set of this bundle, or nothing to quantise.
+        CalibrationError, PrecisionError: no calibration set of this bundle, or nothing to round.
         BundleError, FingerprintError, DataError, CheckpointError, ExportError: as for ``verify_bundle``.
     """
     begin = StageClock(on_stage)
     begin("Reading the bundle and the checkpoint")
     manifest = read_bundle(bundle, require_signature=require_signature)
-    make = maker(bundle, calibration, engine)
+    make = maker(bundle, calibration, engine, precision)
+    budget = tolerance_of(precision).budget if budget is None else budget
     load_bundle_model(bundle, manifest, checkpoint)
     rows = read_calibration(calibration, manifest)
     with torch_threads(threads), LocalEngine(bundle, threads=threads) as base:
         limit = bundle_limits(manifest)["caption_tokens"]
         data, _ = load_split(config, Path(checkpoint), base, split=split, most=sample, limit=limit)
         begin("Ranking the layers by what rounding them does")
-        ranking = [one.layer for one in rank_bundle(bundle, manifest, INT8, rows)]
+        ranking = rank(bundle, manifest, engine, precision, rows)
         metric = TaskMetric(data, make, threads)
 
         def measured(kept: frozenset[str]) -> float:
-            begin(f"Judging int8 with {len(kept)} of {len(ranking)} layers in fp32")
+            begin(f"Judging {precision} with {len(kept)} of {len(ranking)} {unit_of(engine, precision)} in fp32")
             return metric(kept)
 
         found = search_layers(measured, ranking, baseline=0.0, budget=budget, most_trials=trials)
     if not found.reached:
         raise BudgetError(
-            f"No candidate in int8 loses at most {budget:g} points of the {split} split in {len(found.trail)} trials; the best "
-            f"loses {-found.metric:.2f} with {len(found.kept)} of {len(ranking)} layers in fp32. Nothing was changed. "
-            "Allow more --trials, calibrate on more rows, or state another --budget."
+            f"No candidate in {precision} loses at most {budget:g} points of the {split} split, a standard error included, in "
+            f"{len(found.trail)} trials; the best loses {-found.metric:.2f} with {len(found.kept)} of {len(ranking)} "
+            f"{unit_of(engine, precision)} in fp32. Nothing was changed. Allow more --trials, calibrate on more rows, or state "
+            "another --budget."
         )
-    begin(f"Making int8 with {len(found.kept)} layers in fp32")
+    begin(f"Making {precision} with {len(found.kept)} {unit_of(engine, precision)} in fp32")
     name = make(bundle, found.kept)
     with amend(bundle) as amendment:
         target = amendment.reports(name) / SEARCH_REPORT
@@ -103,38 +107,65 @@ def mix_precision(
     return found
 
 
-def maker(bundle: Path, calibration: Path, engine: str) -> Make:
-    """What makes the variant in int8 of a bundle, with some layers in float32.
+def rank(
+    bundle: Path, manifest: Manifest, engine: str, precision: Mixable, calibration: CalibrationSet
+) -> tuple[str, ...]:
+    """What may be kept in float32, the most sensitive first, as ``--keep`` takes it."""
+    # onnxruntime has no kernels for bf16 on a CPU; layers that suffer from it are those that suffer from fp16.
+    ranked = rank_bundle(bundle, manifest, "fp16" if precision == "bf16" else precision, calibration)
+    if unit_of(engine, precision) == LAYERS:
+        return tuple(one.layer for one in ranked)
+    graphs = dict.fromkeys(one.layer.partition(":")[0] for one in ranked)
+    return tuple(graph for graph in graphs if graph != FRAME_GRAPH)
+
+
+def unit_of(engine: str, precision: Mixable) -> str:
+    """What is kept in float32: layers or graphs."""
+    return GRAPHS if engine == OPENVINO and precision != "int8" else LAYERS
+
+
+LAYERS, GRAPHS = "layers", "graphs"
+
+
+def maker(bundle: Path, calibration: Path, engine: str, precision: Mixable) -> Make:
+    """What makes a variant of a bundle with some layers in float32.
 
     Raises:
-        InputError: an engine whose graphs cannot be mixed layer by layer.
+        InputError: an engine whose graphs cannot be mixed, or that does not run them here.
     """
     if engine not in MADE_BY:
+        raise InputError(f"The engine is {engine!r}; expected one of {', '.join(MADE_BY)}, whose graphs can be mixed.")
+    if (engine, precision) == (ONNXRUNTIME, "bf16"):
         raise InputError(
-            f"The engine is {engine!r}; expected one of {', '.join(MADE_BY)}, whose graphs can be mixed layer by layer."
+            "onnxruntime does not run bf16 on a CPU, so candidates cannot be judged here; expected fp16 or int8, or "
+            "--engine openvino."
         )
 
     def make(out: Path, kept: Collection[str]) -> str:
-        MADE_BY[engine](bundle, None if out == bundle else out, calibration, sorted(kept))
-        return f"{engine}-{INT8}"
+        MADE_BY[engine](bundle, None if out == bundle else out, calibration, precision, sorted(kept))
+        return f"{engine}-{precision}"
 
     return make
 
 
-def _make_for_onnxruntime(bundle: Path, out: Path | None, calibration: Path, kept: list[str]) -> None:
-    add_precisions(bundle, (INT8,), out=out, calibration=calibration, keep=kept)
+def _make_for_onnxruntime(
+    bundle: Path, out: Path | None, calibration: Path, precision: Precision, kept: list[str]
+) -> None:
+    add_precisions(bundle, (precision,), out=out, calibration=calibration, keep=kept)
 
 
-def _make_for_openvino(bundle: Path, out: Path | None, calibration: Path, kept: list[str]) -> None:
+def _make_for_openvino(
+    bundle: Path, out: Path | None, calibration: Path, precision: Precision, kept: list[str]
+) -> None:
     # Not at the top: it needs a package of its own.
     export = importlib.import_module("hero_export.openvino.export")
     # Layers are named by their modules alone, which differ from graph to graph.
-    modules = tuple(dict.fromkeys(layer.rpartition(":")[2] for layer in kept))
-    export.add_openvino(export.Request(bundle, (INT8,), calibration=calibration, keep=modules), out=out)
+    parts = tuple(dict.fromkeys(part.rpartition(":")[2] for part in kept))
+    export.add_openvino(export.Request(bundle, (precision,), calibration=calibration, keep=parts), out=out)
 
 
-MADE_BY: dict[str, Callable[[Path, Path | None, Path, list[str]], None]] = {
+MADE_BY: dict[str, Callable[[Path, Path | None, Path, Precision, list[str]], None]] = {
     ONNXRUNTIME: _make_for_onnxruntime,
     OPENVINO: _make_for_openvino,
 }
-"""What makes int8 with layers to keep, by engine."""
+"""What makes a variant with layers to keep, by engine."""

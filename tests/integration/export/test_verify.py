@@ -18,9 +18,12 @@ from hero_export.cli import app, main
 from hero_export.exit_codes import ExitCode
 from hero_export.graphs import graphs_of
 from hero_export.onnx_export import export_graph
+from hero_export.precision.calibration import read_calibration
 from hero_export.precision.cast import cast_file
 from hero_export.signing import make_keys
+from hero_export.verification.mixing import rank
 from hero_export.verification.report import BASE
+from hero_sdk.manifest import read_bundle
 from tests.integration.export.exported import Exported
 from tests.integration.export.variants import add_half, add_plan, add_variant, scale_weight
 from tests.tiny_checkpoint import GEOMETRY, make_model, write_checkpoint
@@ -359,3 +362,25 @@ def test_int8_is_judged_on_rows_of_the_split_and_mixed_when_the_task_asks_for_it
     generous = run("mix", *own, "--calibration", calibration, "--budget", 100, "--json").report
     assert (generous["kept"], generous["reached"], len(generous["trail"])) == ([], True, 1)
     assert run("inspect", copy).code == 0
+
+    refused = run("mix", *own, "--calibration", calibration, "--precision", "bf16")
+    assert refused.code == ExitCode.INPUT
+    assert "onnxruntime does not run bf16 on a CPU" in refused.err.replace("\n", " ")
+    whole = ("--engine", "openvino", "--precision", "bf16", "--budget", 100, "--json")
+    graphs = run("mix", *own, "--calibration", calibration, *whole).report
+    assert (graphs["kept"], graphs["reached"]) == ([], True)
+    assert "openvino-bf16" in read_bundle(copy).variants
+
+
+def test_what_may_be_kept_is_what_an_engine_can_keep(
+    run: Run, exported: Exported, copy: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = calibrated(run, exported, copy, data, tmp_path / "calibration")
+    manifest = read_bundle(copy)
+    rows = read_calibration(folder, manifest)
+    layers = rank(copy, manifest, "onnxruntime", "int8", rows)
+    assert {layer.partition(":")[0] for layer in layers} == {"cross_modal", "temporal", "query"}
+    assert all(":" in layer for layer in layers)
+    graphs = rank(copy, manifest, "openvino", "bf16", rows)
+    assert set(graphs) <= set(manifest.graphs) - {"frames"}
+    assert {"cross_modal", "temporal", "query"} <= set(graphs)
