@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hero_export.cases import CaseMaker
-from hero_export.graphs import Graph, graphs_of
-from hero_export.onnx_export import export_graph, rewrite_graph
-from hero_export.onnxruntime_form import fuse_for_onnxruntime
+from hero_export.onnx.export import export_graph, rewrite_graph
+from hero_export.onnx.graphs import Graph, graphs_of
+from hero_export.onnx.onnxruntime_form import fuse_for_onnxruntime
 from hero_export.precision.layers import PRODUCTS
+from hero_export.verification.cases import CaseMaker
 from hero_sdk.manifest import GraphSpec, TensorSpec
 from tests.tiny_checkpoint import ANSWERS, CAPTION_TOKENS, MAX_BATCH, TEXT_GEOMETRY, make_task_model, task_config
 from tests.torch_engine import spec_of

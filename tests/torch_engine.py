@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from hero_export.graphs import Graph, graphs_of
+from hero_export.onnx.graphs import Graph, graphs_of
 from hero_sdk import Hero
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.manifest import RETRIEVAL, FrameEncoderSpec, GraphSpec, Manifest, ModelSpec

@@ -11,7 +11,7 @@ import torch
 from hero_bench.errors import BenchmarkError
 from hero_bench.padded_encoding import encode_padded
 from hero_bench.padding import pad_videos
-from hero_export.graphs import graphs_of
+from hero_export.onnx.graphs import graphs_of
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.errors import InputError
 from hero_sdk.hero import VideoFeatures

@@ -76,7 +76,7 @@ def check_equal(case: Case) -> dict[str, Deviation]:
         UnequalResultsError: a variant computes something else than the baseline.
     """
     # Imports torch, which a help text or an error of the command line should not wait for.
-    from hero_export.verify import MAX_RELATIVE_ERROR, MIN_COSINE, compare
+    from hero_export.verification.comparison import MAX_RELATIVE_ERROR, MIN_COSINE, compare
 
     if case.output is None:
         return {}

@@ -20,16 +20,16 @@ from hero_export.errors import (
 )
 
 if TYPE_CHECKING:
-    from hero_export.bundle import export_bundle
-    from hero_export.diff import diff_bundles
+    from hero_export.bundles.diff import diff_bundles
+    from hero_export.bundles.export import export_bundle
+    from hero_export.bundles.hub import pull_bundle, push_bundle
+    from hero_export.bundles.inspection import inspect_bundle
+    from hero_export.bundles.signing import make_keys, sign_bundle
     from hero_export.frame_encoder import export_frame_encoder
-    from hero_export.hub import pull_bundle, push_bundle
-    from hero_export.inspection import inspect_bundle
     from hero_export.openvino.export import add_openvino
     from hero_export.precision.calibrating import calibrate_bundle
     from hero_export.precision.making import add_precisions
     from hero_export.report import ExportReport
-    from hero_export.signing import make_keys, sign_bundle
     from hero_export.tensorrt.plans import add_plans
     from hero_export.triton import write_repository
     from hero_export.verification.mixing import mix_precision
@@ -68,15 +68,15 @@ _HOMES = {
     "add_plans": "hero_export.tensorrt.plans",
     "add_precisions": "hero_export.precision.making",
     "calibrate_bundle": "hero_export.precision.calibrating",
-    "diff_bundles": "hero_export.diff",
-    "export_bundle": "hero_export.bundle",
+    "diff_bundles": "hero_export.bundles.diff",
+    "export_bundle": "hero_export.bundles.export",
     "export_frame_encoder": "hero_export.frame_encoder",
-    "inspect_bundle": "hero_export.inspection",
-    "make_keys": "hero_export.signing",
+    "inspect_bundle": "hero_export.bundles.inspection",
+    "make_keys": "hero_export.bundles.signing",
     "mix_precision": "hero_export.verification.mixing",
-    "pull_bundle": "hero_export.hub",
-    "push_bundle": "hero_export.hub",
-    "sign_bundle": "hero_export.signing",
+    "pull_bundle": "hero_export.bundles.hub",
+    "push_bundle": "hero_export.bundles.hub",
+    "sign_bundle": "hero_export.bundles.signing",
     "verify_bundle": "hero_export.verification.verifying",
     "write_repository": "hero_export.triton",
 }

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hero_export import bundle_commands, openvino_commands, precision_commands, tensorrt_commands, verify_commands
-from hero_export.command_options import (
+from hero_export.commands import bundles, openvino, tensorrt, verification
+from hero_export.commands import precision as precisions
+from hero_export.commands.options import (
     CHECKS,
     OUTPUT,
     PARTS,
@@ -24,9 +25,9 @@ from hero_export.command_options import (
     RequireSignature,
     show_plan,
 )
+from hero_export.commands.terminal import console, stages
 from hero_export.exit_codes import ExitCode, exit_code_of
-from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS, DEFAULT_MAX_BATCH, row_geometry
-from hero_export.terminal import console, stages
+from hero_export.rows.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS, DEFAULT_MAX_BATCH, row_geometry
 from hero_sdk.command import run_app, without_controls
 from hero_sdk.errors import HeroError
 from hero_sdk.geometry import RowGeometry
@@ -112,9 +113,9 @@ def onnx(
     frame_encoder: Annotated[
         Path | None, typer.Option(help="Frame encoder's folder, instead of the checkpoint's.", rich_help_panel=PARTS)
     ] = None,
-    precision: precision_commands.Precisions = None,
-    calibration: precision_commands.CalibrationFolder = None,
-    keep: precision_commands.Keep = None,
+    precision: precisions.Precisions = None,
+    calibration: precisions.CalibrationFolder = None,
+    keep: precisions.Keep = None,
     require_signature: RequireSignature = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there.", rich_help_panel=OUTPUT)
@@ -126,10 +127,10 @@ def onnx(
 
     With --precision the graphs come in other precisions as well. A bundle that is there gets them added.
     """
-    precision_commands.check_request(context, source, out, precision or (), EXPORTING, require_signature)
+    precisions.check_request(context, source, out, precision or (), EXPORTING, require_signature)
     variants: dict[str, Any] = {"precisions": precision, "calibration": calibration, "keep": keep}
-    if out is None or precision_commands.is_bundle(source):
-        precision_commands.amend_bundle(
+    if out is None or precisions.is_bundle(source):
+        precisions.amend_bundle(
             Path(source),
             out,
             require_signature=require_signature or None,
@@ -139,7 +140,7 @@ def onnx(
             **variants,
         )
         return
-    precision_commands.check_calibration(precision or (), calibration)
+    precisions.check_calibration(precision or (), calibration)
     geometry = partial(
         row_geometry, slots=slots, frames=frames, temporal_slots=temporal_slots, query_tokens=query_tokens
     )
@@ -157,11 +158,11 @@ def onnx(
             frame_encoder=frame_encoder,
             force=force,
         )
-        show_plan(precision_commands.with_variants(plan, precision), as_json=as_json)
+        show_plan(precisions.with_variants(plan, precision), as_json=as_json)
         return
     with stages() as stage:
         stage("Loading torch")
-        from hero_export.bundle import export_bundle
+        from hero_export.bundles.export import export_bundle
 
         report = export_bundle(
             source,
@@ -176,9 +177,9 @@ def onnx(
             force=force,
             on_stage=stage,
         )
-        added = precision_commands.make_variants(out, None, on_stage=stage, **variants)
+        added = precisions.make_variants(out, None, on_stage=stage, **variants)
     if as_json:
-        precision_commands.show_json(report, added)
+        precisions.show_json(report, added)
         return
     console().print(report.to_rich())
     worst = report.worst
@@ -186,7 +187,7 @@ def onnx(
         f"Wrote {out}: {len(report.cases)} comparisons passed, the worst {worst.relative_error:.1e} of the scale "
         f"({worst.graph}, {worst.case})."
     )
-    precision_commands.show_variants(out, added)
+    precisions.show_variants(out, added)
 
 
 @app.command(rich_help_panel=MAKE)
@@ -225,9 +226,9 @@ def plan(
     """Propose row shapes for a corpus: what each would leave empty, and the options of `hero-export onnx` to copy."""
     with stages() as stage:
         stage("Measuring the corpus")
-        from hero_export.corpus_lengths import read_corpus_lengths
-        from hero_export.row_plan import plan_rows
-        from hero_export.sources import find_model
+        from hero_export.bundles.sources import find_model
+        from hero_export.rows.lengths import read_corpus_lengths
+        from hero_export.rows.plan import plan_rows
 
         model = find_model(checkpoint, tokenizer=tokenizer)
         lengths = read_corpus_lengths(data, model, subtitles=subtitles, annotations=annotations or ())
@@ -327,7 +328,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle's files and show its graphs: operators, beside those that the architecture implies, sizes, precision."""
-    from hero_export.inspection import inspect_bundle
+    from hero_export.bundles.inspection import inspect_bundle
 
     inspection = inspect_bundle(bundle, require_signature=require_signature or None)
     if as_json:
@@ -348,11 +349,11 @@ def inspect(
     inspection.require_fused()
 
 
-bundle_commands.register(app)
-precision_commands.register(app, MAKE)
-openvino_commands.register(app)
-tensorrt_commands.register(app)
-verify_commands.register(app, MAKE)
+bundles.register(app)
+precisions.register(app, MAKE)
+openvino.register(app)
+tensorrt.register(app)
+verification.register(app, MAKE)
 
 if __name__ == "__main__":
     main()

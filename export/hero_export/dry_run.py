@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
 from hero_export.report import rich_table
+from hero_export.rows.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.table import Table
 
-    from hero_export.graphs import Graph
+    from hero_export.onnx.graphs import Graph
     from hero_sdk.geometry import RowGeometry
     from hero_sdk.signature import PublicKeys
     from hero_train.config import HeroConfig
@@ -92,13 +92,13 @@ def plan_export(
     force: bool = False,
 ) -> Plan:
     """What ``export_bundle`` would write; arguments and errors are its own, but for those of exporting and verifying."""
-    from hero_export.bundle import load_model
-    from hero_export.destination import check_destination
-    from hero_export.export_script import REPORT_SCRIPT
-    from hero_export.geometry import check_geometry, check_limits
-    from hero_export.graphs import graphs_of
+    from hero_export.bundles.destination import check_destination
+    from hero_export.bundles.export import load_model
+    from hero_export.bundles.export_script import REPORT_SCRIPT
+    from hero_export.bundles.sources import find_sources
+    from hero_export.onnx.graphs import graphs_of
     from hero_export.report import REPORT_JSON, REPORT_TEXT
-    from hero_export.sources import find_sources
+    from hero_export.rows.geometry import check_geometry, check_limits
     from hero_sdk.frame_encoder import GRAPH_FILE, SPEC_FILE
     from hero_sdk.manifest import MANIFEST_FILE
     from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE

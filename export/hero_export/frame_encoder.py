@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hero_export.errors import VerificationError
-from hero_export.graphs import Graph
-from hero_export.onnx_export import export_graph
+from hero_export.onnx.export import export_graph
+from hero_export.onnx.graphs import Graph
 from hero_sdk.errors import require
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, OUTPUT, SPEC_FILE, describe_frame_encoder, load_frame_encoder
 from hero_sdk.manifest import FRAME_GRAPH, FrameEncoderSpec, TensorSpec

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from hero_export.speed import SpeedComparison
+    from hero_export.onnx.speed import SpeedComparison
     from hero_export.stage_costs import StageCost
 
 REPORT_JSON = "reports/export.json"

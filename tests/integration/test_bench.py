@@ -20,7 +20,7 @@ from hero_bench import cli
 from hero_bench.rounds import WARM_UP_CALLS
 from hero_bench.throughput import WARM_UP_CALLS as CLIENT_WARM_UP_CALLS
 from hero_bench.throughput import run_load
-from hero_export.bundle import export_bundle
+from hero_export.bundles.export import export_bundle
 from hero_export.triton import write_repository
 from hero_sdk.serve import Server, running_server
 from tests.tiny_checkpoint import GEOMETRY, MAX_BATCH, write_checkpoint

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from hero_export.bundle import export_bundle
+from hero_export.bundles.export import export_bundle
 from hero_export.errors import ExportError
 from hero_sdk.rows import RowGeometry
 from hero_sdk.tokens import TextTokenizer

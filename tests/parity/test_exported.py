@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import export_graph, rewrite_graph
-from hero_export.onnxruntime_form import fuse_for_onnxruntime
-from hero_export.verify import GraphRunner
-from hero_export.verify_paths import RunnerEngine
+from hero_export.onnx.export import export_graph, rewrite_graph
+from hero_export.onnx.graphs import graphs_of
+from hero_export.onnx.onnxruntime_form import fuse_for_onnxruntime
+from hero_export.verification.comparison import GraphRunner
+from hero_export.verification.paths import RunnerEngine
 from hero_sdk.answering import QuestionInput, score_answers, score_statements
 from hero_sdk.captioning import GraphStep, write_captions
 from hero_sdk.encoding import encode_packed, pad_clips

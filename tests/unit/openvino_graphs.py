@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save_model
 
-from hero_export.bundle_cases import BundleCases
-from hero_export.onnx_export import MODULE_PATH
+from hero_export.onnx.export import MODULE_PATH
 from hero_export.precision.calibration import write_calibration
+from hero_export.verification.bundle_cases import BundleCases
 from hero_sdk.manifest import read_bundle
 
 WIDTH, PLACES, HEADS = 32, 8, 2

@@ -13,7 +13,7 @@ from hero_bench.eager import PaddedModel, TorchEngine, load_model, torch_threads
 from hero_bench.errors import BenchmarkError
 from hero_bench.padded_encoding import encode_padded, encode_subtitles
 from hero_bench.padding import pad_videos, slot_counts
-from hero_export.graphs import graphs_of
+from hero_export.onnx.graphs import graphs_of
 from hero_sdk import Hero, InputError, Subtitle
 from hero_sdk.hero import VideoFeatures
 from hero_sdk.manifest import GraphSpec, Manifest, ModelSpec

@@ -15,8 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hero_export.diff import GROUPS, BundleDifference, contract_differences, diff_bundles
-from hero_export.weights_diff import WeightDifference, Weights, compare_weights
+from hero_export.bundles.diff import GROUPS, BundleDifference, contract_differences, diff_bundles
+from hero_export.bundles.weights_diff import WeightDifference, Weights, compare_weights
 from hero_sdk.manifest import Manifest, read_bundle
 from tests.tiny_bundle import seal, write_tiny_bundle
 from tests.unit.hero_export_command import RunExport, make_export_run
@@ -321,7 +321,7 @@ def test_values_that_are_not_kept_as_plain_bytes(tmp_path: Path, first: TensorPr
 
 def test_large_weights_are_compared_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two weights of 16 MB each, and far less than one of them in memory."""
-    monkeypatch.setattr("hero_export.weights_diff.PIECE", 1 << 16)
+    monkeypatch.setattr("hero_export.bundles.weights_diff.PIECE", 1 << 16)
     values = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
     first = weights(tmp_path, "a.onnx", tensor(values))
     values[-1] += 1

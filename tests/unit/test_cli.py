@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import hero_sdk
-from hero_export.signing import make_keys, sign_bundle
+from hero_export.bundles.signing import make_keys, sign_bundle
 from hero_sdk.manifest import MANIFEST_FILE
 from hero_sdk.server_environment import ENVIRONMENT_VARIABLE
 from tests.tiny_bundle import write_tiny_bundle

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hero_export.cases import CaseMaker
-from hero_export.geometry import check_geometry
-from hero_export.graphs import graphs_of
-from hero_export.head_cases import Case
+from hero_export.onnx.graphs import graphs_of
+from hero_export.rows.geometry import check_geometry
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.head_cases import Case
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, STATEMENTS
 from hero_sdk.rows import RowGeometry, VideoInput, pack_queries, pack_videos
 from hero_train.config import HeroConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hero_export import ExportError
-from hero_export.destination import check_destination, staged
+from hero_export.bundles.destination import check_destination, staged
 
 
 def write_bundle(folder: Path, mark: str = "old") -> Path:

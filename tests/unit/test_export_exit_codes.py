@@ -83,7 +83,7 @@ def test_a_mistake_of_the_program_is_told_from_a_difference(run: RunExport, monk
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr("hero_export.diff.diff_bundles", fail)
+    monkeypatch.setattr("hero_export.bundles.diff.diff_bundles", fail)
     done = run("diff", "a", "b")
     assert done.code == ExitCode.INTERNAL
     assert "ZeroDivisionError" in done.err
@@ -94,7 +94,7 @@ def test_an_interruption(run: RunExport, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hero_export.diff.diff_bundles", interrupt)
+    monkeypatch.setattr("hero_export.bundles.diff.diff_bundles", interrupt)
     assert run("diff", "a", "b").code == ExitCode.INTERRUPTED
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hero_export import GeometryError
-from hero_export.geometry import check_geometry, check_limits, row_geometry
+from hero_export.rows.geometry import check_geometry, check_limits, row_geometry
 from hero_sdk.errors import InputError
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, STATEMENTS
 from hero_sdk.rows import RowGeometry

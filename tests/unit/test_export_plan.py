@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from hero_export import ExportError
-from hero_export.corpus_lengths import CorpusLengths, TextLengths, WindowLengths, read_corpus_lengths
-from hero_export.geometry import check_geometry
-from hero_export.row_plan import MOST_LOST, Candidate, RowPlan, plan_rows
-from hero_export.sources import ModelSource, find_model
+from hero_export.bundles.sources import ModelSource, find_model
+from hero_export.rows.geometry import check_geometry
+from hero_export.rows.lengths import CorpusLengths, TextLengths, WindowLengths, read_corpus_lengths
+from hero_export.rows.plan import MOST_LOST, Candidate, RowPlan, plan_rows
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL, STATEMENTS
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_videos
 from hero_sdk.tokens import TextTokenizer

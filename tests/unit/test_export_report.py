@@ -10,8 +10,8 @@ import json
 import pytest
 from rich.console import Console
 
+from hero_export.onnx.speed import SpeedComparison
 from hero_export.report import CaseResult, ExportReport, GraphReport, tool_versions
-from hero_export.speed import SpeedComparison
 
 
 def case(name: str, max_error: float, scale: float) -> CaseResult:

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 
 from hero_export import ExportError
-from hero_export.sources import find_sources
+from hero_export.bundles.sources import find_sources
 from hero_sdk.errors import BundleError, FingerprintError
 from hero_sdk.frame_encoder import GRAPH_FILE, describe_frame_encoder
 from hero_train.errors import CheckpointError, ConfigError

@@ -11,9 +11,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, save_model
 from torch import Tensor, nn
 
 from hero_export import VerificationError
-from hero_export.head_cases import Case
 from hero_export.report import CaseResult
-from hero_export.verify import GraphRunner, check_frame_graph, compare, require_passed, verify_graph
+from hero_export.verification.comparison import GraphRunner, check_frame_graph, compare, require_passed, verify_graph
+from hero_export.verification.head_cases import Case
 from hero_sdk.frame_encoder import GRAPH_FILE
 from hero_sdk.manifest import GraphSpec, TensorSpec
 from tests.tiny_checkpoint import IMAGE, write_frame_encoder

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hero_export import FusionError
-from hero_export.fusion import (
+from hero_export.onnx.export import MODULE_PATH, export_graph
+from hero_export.onnx.fusion import (
     POOLINGS,
     check_fusion,
     model_nodes,
@@ -25,10 +26,9 @@ from hero_export.fusion import (
     read_model,
     unfused_counts,
 )
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import MODULE_PATH, export_graph
-from hero_export.onnxruntime_form import DOMAIN
-from hero_export.operators import ATTENTION, GELU, NORM, FusedOperators, fused_counts
+from hero_export.onnx.graphs import graphs_of
+from hero_export.onnx.onnxruntime_form import DOMAIN
+from hero_export.onnx.operators import ATTENTION, GELU, NORM, FusedOperators, fused_counts
 from hero_sdk.errors import BundleError
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL, STATEMENTS
 from hero_train.model.tasks import MODEL_CLASSES

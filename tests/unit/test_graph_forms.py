@@ -11,13 +11,14 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hero_export import forms, onnx_export
-from hero_export.cases import CaseMaker
-from hero_export.forms import write_graph
-from hero_export.fusion import model_nodes, read_model
-from hero_export.graphs import Graph, graphs_of
-from hero_export.speed import BATCHES, SpeedComparison, compare_speed, is_faster
-from hero_export.verify import GraphRunner, verify_graph
+from hero_export.onnx import export as onnx_export
+from hero_export.onnx import forms
+from hero_export.onnx.forms import write_graph
+from hero_export.onnx.fusion import model_nodes, read_model
+from hero_export.onnx.graphs import Graph, graphs_of
+from hero_export.onnx.speed import BATCHES, SpeedComparison, compare_speed, is_faster
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import GraphRunner, verify_graph
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL
 from tests.tiny_checkpoint import ANSWERS, CAPTION_TOKENS, MAX_BATCH, TEXT_GEOMETRY, make_task_model, task_config
 from tests.torch_engine import spec_of
@@ -177,7 +178,7 @@ class SleepingRunner:
 
 def test_forms_run_in_turn_warmed_up_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("hero_export.speed.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("hero_export.onnx.speed.time.perf_counter", lambda: clock[0])
     # The machine is ten times slower in every third round, for both.
     standard = SleepingRunner(clock, itertools.cycle([0.010, 0.010, 0.100]))
     fused = SleepingRunner(clock, itertools.cycle([0.008, 0.008, 0.080]))

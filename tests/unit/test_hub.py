@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 
 import hero_sdk
-from hero_export.hub import pull_bundle, push_bundle
-from hero_export.signing import KeyFiles, make_keys
+from hero_export.bundles.hub import pull_bundle, push_bundle
+from hero_export.bundles.signing import KeyFiles, make_keys
 from hero_sdk.errors import BundleError, HubError, InputError, SignatureError
 from hero_sdk.hub import HubReference, local_bundle
 from hero_sdk.manifest import read_bundle

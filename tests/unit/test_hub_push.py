@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 import hero_sdk
+from hero_export.bundles.hub import prepare_push, pull_bundle, push_bundle
+from hero_export.bundles.model_card import MARK
+from hero_export.bundles.signing import make_keys, sign_bundle
+from hero_export.bundles.variants import amend
 from hero_export.errors import ExportError
-from hero_export.hub import prepare_push, pull_bundle, push_bundle
-from hero_export.model_card import MARK
-from hero_export.signing import make_keys, sign_bundle
-from hero_export.variants import amend
 from hero_sdk.errors import BundleError, HubError, SignatureError
 from hero_sdk.hub import HubReference
 from hero_sdk.manifest import read_bundle
@@ -267,7 +267,7 @@ def test_a_commit_that_came_between(hub: HubStub, bundle: Path, monkeypatch: pyt
         hub.add("me/tiny", {"x": b"2"})
         return listing
 
-    monkeypatch.setattr("hero_export.hub.list_repository", then_another)
+    monkeypatch.setattr("hero_export.bundles.hub.list_repository", then_another)
     with pytest.raises(HubError, match="The hub refused the request"):
         push_bundle(bundle, HERE)
     assert hub.files("me/tiny") == {"x": b"2"}

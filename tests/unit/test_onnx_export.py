@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.onnx._internal.exporter import _onnx_program
 
 from hero_export import ExportError
-from hero_export.fusion import graph_bytes, read_model
-from hero_export.graphs import Graph
-from hero_export.onnx_export import MODULE_PATH, _check_file, export_graph
+from hero_export.onnx.export import MODULE_PATH, _check_file, export_graph
+from hero_export.onnx.fusion import graph_bytes, read_model
+from hero_export.onnx.graphs import Graph
 from hero_sdk.manifest import TensorSpec
 
 WIDTH = 4

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from hero_export.fusion import model_nodes, operator_counts
+from hero_export.onnx.fusion import model_nodes, operator_counts
 from hero_sdk.errors import BundleError
 from hero_sdk.onnx_file import _NESTED, MAX_DEPTH, Outline, read_outline
 from tests.tiny_bundle import write_tiny_bundle

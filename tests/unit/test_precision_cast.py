@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hero_export.errors import ExportError, PrecisionError
-from hero_export.fusion import model_nodes, operator_counts, read_model
-from hero_export.operators import Operators, fused_counts
+from hero_export.onnx.fusion import model_nodes, operator_counts, read_model
+from hero_export.onnx.operators import Operators, fused_counts
 from hero_export.precision.cast import HalfPrecision, cast_file, cast_graph
 from hero_export.precision.readback import read_precision
 from hero_export.precision.running import output_errors, run_graph

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from hero_export.errors import CalibrationError, ExportError, PrecisionError
-from hero_export.fusion import model_nodes, operator_counts, read_model
-from hero_export.operators import fused_counts
+from hero_export.onnx.fusion import model_nodes, operator_counts, read_model
+from hero_export.onnx.operators import fused_counts
 from hero_export.precision.quantise import can_be_quantised, quantise_file
 from hero_export.precision.readback import read_precision, require_precision
 from hero_export.precision.running import output_errors, run_graph

@@ -18,7 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import hero_sdk
 from hero_export import ExportError, inspect_bundle
-from hero_export.signing import KeyFiles, check_key_place, key_id, load_private_key, make_keys, public_pem, sign_bundle
+from hero_export.bundles.signing import (
+    KeyFiles,
+    check_key_place,
+    key_id,
+    load_private_key,
+    make_keys,
+    public_pem,
+    sign_bundle,
+)
 from hero_export.triton import write_repository
 from hero_sdk.errors import BundleError, InputError, SignatureError
 from hero_sdk.manifest import MANIFEST_FILE, read_bundle
@@ -277,7 +285,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path, taken: str) -> None:
 
 
 def test_a_key_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hero_export.signing.check_key_place", lambda private: None)
+    monkeypatch.setattr("hero_export.bundles.signing.check_key_place", lambda private: None)
     (tmp_path / "release").write_text("mine")
     with pytest.raises(ExportError, match="Nothing was overwritten"):
         make_keys(tmp_path / "release")

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hero_export.bundles.variants import amend
 from hero_export.errors import BuildError, CalibrationError, PrecisionError
 from hero_export.precision.cast import cast_graph
 from hero_export.precision.readback import read_precision
@@ -22,7 +23,6 @@ from hero_export.tensorrt.prepare import check_precisions, prepare_graph
 from hero_export.tensorrt.quantise import NARROW, quantise_graph, weighted_products, wide_products
 from hero_export.tensorrt.ranges import largest_values
 from hero_export.tensorrt.readback import engine_types, read_engine
-from hero_export.variants import amend
 from hero_sdk.manifest import read_bundle
 from hero_sdk.variants import Variant, VariantGraph
 from tests.tiny_bundle import write_tiny_bundle

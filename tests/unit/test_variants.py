@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from hero_export.bundles.inspection import inspect_bundle
+from hero_export.bundles.signing import make_keys, sign_bundle
+from hero_export.bundles.variants import amend
 from hero_export.errors import ExportError
 from hero_export.exit_codes import exit_code_of
-from hero_export.inspection import inspect_bundle
-from hero_export.signing import make_keys, sign_bundle
-from hero_export.variants import amend
 from hero_sdk import load
 from hero_sdk.bundle_files import SIGNATURE_FILE
 from hero_sdk.engines.local import LocalEngine

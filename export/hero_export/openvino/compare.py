@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from hero_export.errors import VerificationError
-from hero_export.head_cases import Case
 from hero_export.precision.calibration import CalibrationSet
 from hero_export.report import CaseResult
 from hero_export.tolerances import tolerance_of
+from hero_export.verification.comparison import LOGITS, GraphRunner, compare
+from hero_export.verification.head_cases import Case
 from hero_export.verification.rows import used_of
-from hero_export.verify import LOGITS, GraphRunner, compare
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.engines.openvino import OpenVinoSession, compile_model
 from hero_sdk.errors import EngineError

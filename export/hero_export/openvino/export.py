@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from hero_export.bundle_cases import BundleCases
-from hero_export.destination import check_destination
+from hero_export.bundles.destination import check_destination
+from hero_export.bundles.variants import REPORTS_FOLDER, Amendment, amend
 from hero_export.dry_run import Plan, PlannedFile
 from hero_export.errors import ExportError, PrecisionError
 from hero_export.openvino import quantise
@@ -22,7 +22,7 @@ from hero_export.precision.readback import FP32, INT8_DYNAMIC, require_precision
 from hero_export.report import CaseResult, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
 from hero_export.tolerances import tolerance_of
-from hero_export.variants import REPORTS_FOLDER, Amendment, amend
+from hero_export.verification.bundle_cases import BundleCases
 from hero_sdk.engines.openvino import OpenVinoSession, capabilities, load_openvino
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle, sha256_of

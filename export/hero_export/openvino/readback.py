@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hero_export.errors import FusionError, PrecisionError
+from hero_export.onnx.operators import ATTENTION, GELU, NORM
 from hero_export.openvino.convert import PRODUCTS
-from hero_export.operators import ATTENTION, GELU, NORM
 from hero_export.precision.readback import FP32, INT8, INT8_DYNAMIC, Product, Readback
 from hero_sdk.engines.openvino import HALF_CAPABILITIES, capabilities, stamp_of
 

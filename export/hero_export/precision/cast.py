@@ -28,7 +28,7 @@ import onnx_ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass, ShapeInferencePass
 
 from hero_export.errors import PrecisionError
-from hero_export.folding import array_of
+from hero_export.onnx.folding import array_of
 from hero_export.precision.layers import is_product, layer_of, select
 
 HalfPrecision = Literal["fp16", "bf16"]

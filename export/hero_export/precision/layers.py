@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 import onnx_ir
 
 from hero_export.errors import ExportError
-from hero_export.onnx_export import MODULE_PATH
+from hero_export.onnx.export import MODULE_PATH
 
 PRODUCTS = frozenset(
     {

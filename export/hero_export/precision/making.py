@@ -10,9 +10,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 import onnx_ir
 
+from hero_export.bundles.variants import REPORTS_FOLDER, Amendment, amend
 from hero_export.errors import CalibrationError, FusionError, PrecisionError
-from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model
-from hero_export.operators import fused_counts
+from hero_export.onnx.fusion import graph_bytes, model_nodes, operator_counts, read_model
+from hero_export.onnx.operators import fused_counts
 from hero_export.precision.calibration import CalibrationSet, read_calibration
 from hero_export.precision.cast import HALVES, HalfPrecision, cast_file
 from hero_export.precision.layers import is_of, is_product, layer_of, unknown_layer
@@ -22,7 +23,6 @@ from hero_export.precision.report import PRECISION_JSON, GraphPrecision, OutputE
 from hero_export.precision.running import executed_precision, output_errors, run_graph
 from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
-from hero_export.variants import REPORTS_FOLDER, Amendment, amend
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.errors import EngineError
 from hero_sdk.hub import Stage

@@ -25,7 +25,7 @@ import onnx_ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from hero_export.errors import CalibrationError, PrecisionError
-from hero_export.onnx_export import MODULE_PATH
+from hero_export.onnx.export import MODULE_PATH
 from hero_export.precision.cast import check_file, save_model
 from hero_export.precision.layers import is_of, layer_of, select
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto
 
 from hero_export.errors import PrecisionError
-from hero_export.fusion import model_nodes, module_of, read_model
+from hero_export.onnx.fusion import model_nodes, module_of, read_model
 from hero_export.precision.microsoft import known_to_onnx
 
 INT8, INT8_DYNAMIC, FP32 = "int8", "int8-dynamic", "fp32"

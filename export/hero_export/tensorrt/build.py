@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from hero_export.errors import BuildError
-from hero_export.fusion import module_of, read_model
+from hero_export.onnx.fusion import module_of, read_model
 from hero_export.precision.readback import Readback, require_precision
 from hero_export.tensorrt.module import PlanOptions, TensorRT
 from hero_export.tensorrt.readback import node_of, read_network

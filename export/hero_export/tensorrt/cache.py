@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_export.errors import ExportError
-from hero_export.fusion import read_model
+from hero_export.onnx.fusion import read_model
 from hero_export.tensorrt.build import Plan
 from hero_export.tensorrt.module import PlanOptions
 from hero_sdk.errors import BundleError, FingerprintError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hero_export.destination import check_destination
+from hero_export.bundles.destination import check_destination
 from hero_export.dry_run import Plan, PlannedFile
-from hero_export.fusion import graph_bytes, read_model
+from hero_export.onnx.fusion import graph_bytes, read_model
 from hero_export.precision.calibration import read_calibration
 from hero_export.reproduce import SCRIPT_FILE
 from hero_export.tensorrt.module import find_tensorrt

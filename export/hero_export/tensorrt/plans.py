@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hero_export.bundles.variants import Amendment, amend
 from hero_export.precision.calibration import CALIBRATION_FILE, read_calibration
 from hero_export.report import rich_table, tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
@@ -17,7 +18,6 @@ from hero_export.tensorrt.cache import PlanCache, PlanKey, graph_digest
 from hero_export.tensorrt.module import PORTABLE, PlanOptions, TensorRT, find_tensorrt
 from hero_export.tensorrt.prepare import Prepared, check_precisions, prepare_graph
 from hero_export.tensorrt.readback import read_engine
-from hero_export.variants import Amendment, amend
 from hero_sdk.engines.cuda import Cuda
 from hero_sdk.engines.tensorrt import EXTRAS
 from hero_sdk.errors import EngineError, InputError, MissingPackageError

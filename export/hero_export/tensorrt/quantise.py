@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir
 
 from hero_export.errors import PrecisionError
-from hero_export.folding import array_of, is_constant
+from hero_export.onnx.folding import array_of, is_constant
 from hero_export.precision.layers import layer_of
 
 EightBits = Literal["int8", "fp8"]

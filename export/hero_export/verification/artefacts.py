@@ -13,9 +13,9 @@ from typing import get_args
 
 import onnx
 
-from hero_export.fusion import fusion_problems, model_nodes, read_model
-from hero_export.graphs import Graph
-from hero_export.operators import Operators
+from hero_export.onnx.fusion import fusion_problems, model_nodes, read_model
+from hero_export.onnx.graphs import Graph
+from hero_export.onnx.operators import Operators
 from hero_export.precision.microsoft import known_to_onnx
 from hero_export.precision.readback import Readback, read_precision
 from hero_export.verification.report import BASE, ArtefactCheck

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hero_export.bundles.variants import REPORTS_FOLDER
 from hero_export.dry_run import Plan, PlannedFile
 from hero_export.precision.calibration import read_calibration
 from hero_export.precision.search import Mixable
 from hero_export.reproduce import SCRIPT_FILE
-from hero_export.variants import REPORTS_FOLDER
 from hero_export.verification.destination import REPORT_HTML, REPORT_JSON, REPORT_TEXT
 from hero_export.verification.mixing import SEARCH_REPORT, maker
 from hero_export.verification.model import load_bundle_model

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hero_export.cases import CaseMaker
-from hero_export.graphs import Graph
-from hero_export.head_cases import Case, batch_sizes, shape_name
+from hero_export.onnx.graphs import Graph
 from hero_export.report import CaseResult
 from hero_export.tolerances import UNJUDGED, tolerance_of
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import compare_case, reference
+from hero_export.verification.head_cases import Case, batch_sizes, shape_name
+from hero_export.verification.paths import verify_paths
 from hero_export.verification.report import BASE, VariantCase
 from hero_export.verification.rows import NAME as ROWS
 from hero_export.verification.variants import Opened
-from hero_export.verify import compare_case, reference
-from hero_export.verify_paths import verify_paths
 from hero_sdk.errors import HeroError
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import FRAME_GRAPH, GraphSpec

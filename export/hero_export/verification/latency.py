@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hero_export.head_cases import Case
-from hero_export.speed import BATCHES, FEWEST, MOST, WARM_UP
+from hero_export.onnx.speed import BATCHES, FEWEST, MOST, WARM_UP
+from hero_export.verification.head_cases import Case
 from hero_export.verification.report import TORCH, Latency
 from hero_export.verification.task import TaskSplit
 from hero_export.verification.variants import Opened

@@ -14,8 +14,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from hero_export.graphs import Graph
-from hero_export.head_cases import Case
+from hero_export.onnx.graphs import Graph
+from hero_export.verification.head_cases import Case
 from hero_export.verification.report import LayerError
 from hero_export.verification.variants import Opened
 from hero_sdk.engines.onnxruntime import open_session

@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from hero_export.bundles.variants import amend
 from hero_export.errors import BudgetError
 from hero_export.precision.calibration import CalibrationSet, read_calibration
 from hero_export.precision.making import Precision, add_precisions
 from hero_export.precision.search import MOST_TRIALS, Mixable, MixedPrecision, rank_bundle, search_layers
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import tolerance_of
-from hero_export.variants import amend
 from hero_export.verification.metric import Make, TaskMetric
 from hero_export.verification.model import bundle_limits, load_bundle_model
 from hero_export.verification.replay import torch_threads

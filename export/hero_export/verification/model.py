@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hero_export.bundle import load_model
-from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
-from hero_export.sources import Sources
+from hero_export.bundles.export import load_model
+from hero_export.bundles.sources import Sources
+from hero_export.rows.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
 from hero_sdk.errors import FingerprintError
 from hero_sdk.manifest import ANSWER_GRAPH, STEP_GRAPH, Manifest
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, resolve_folder

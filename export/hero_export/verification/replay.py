@@ -16,15 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hero_export.errors import ExportError
-from hero_export.graphs import graphs_of
-from hero_export.head_cases import Case
+from hero_export.onnx.graphs import graphs_of
 from hero_export.report import CaseResult
 from hero_export.tolerances import UNJUDGED, tolerance_of
+from hero_export.verification.comparison import compare_case, reference
+from hero_export.verification.head_cases import Case
 from hero_export.verification.model import bundle_limits, load_bundle_model
 from hero_export.verification.report import BASE
 from hero_export.verification.rows import NAME as ROWS
 from hero_export.verification.variants import NotRun, open_variant
-from hero_export.verify import compare_case, reference
 from hero_sdk.manifest import FRAME_GRAPH, read_bundle
 from hero_sdk.signature import PublicKeys
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hero_export.head_cases import Case
 from hero_export.precision.recording import RecordingEngine
+from hero_export.verification.head_cases import Case
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import GraphSpec, TensorSpec
 

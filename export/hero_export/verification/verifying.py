@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hero_export.cases import CaseMaker
 from hero_export.errors import BudgetError, VerificationError
-from hero_export.graphs import graphs_of
-from hero_export.head_cases import Case
+from hero_export.onnx.graphs import graphs_of
 from hero_export.precision.recording import RecordingEngine
 from hero_export.report import tool_versions
 from hero_export.reproduce import Word
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import FP32, TOLERANCES, tolerance_of
 from hero_export.verification.artefacts import check_artefacts
+from hero_export.verification.cases import CaseMaker
 from hero_export.verification.grid import Grid, compare_grid, compare_paths
+from hero_export.verification.head_cases import Case
 from hero_export.verification.latency import call_latencies, graph_latencies
 from hero_export.verification.layers import layer_errors
 from hero_export.verification.model import bundle_limits, load_bundle_model

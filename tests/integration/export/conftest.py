@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hero_export import export_bundle, forms
+from hero_export import export_bundle
 from hero_export.cli import app
-from hero_export.graphs import Graph
+from hero_export.onnx import forms
+from hero_export.onnx.graphs import Graph
 from hero_train.model.hero import HeroModel
 from tests.integration.export.exported import OPERATORS, OPTIONS, Exported
 from tests.tiny_checkpoint import (

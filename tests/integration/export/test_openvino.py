@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import hero_sdk
 from hero_export import export_bundle
-from hero_export.bundle_cases import BundleCases
 from hero_export.cli import app
+from hero_export.verification.bundle_cases import BundleCases
 from hero_sdk import Hero, VideoFeatures
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.engines.openvino import capabilities

@@ -10,8 +10,8 @@ import numpy as np
 from polygraphy.comparator import RunResults
 from polygraphy.json import save_json
 
-from hero_export.cases import CaseMaker
-from hero_export.graphs import graphs_of
+from hero_export.onnx.graphs import graphs_of
+from hero_export.verification.cases import CaseMaker
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle
 from hero_train.model.hero import HeroEncoders, HeroModel

@@ -13,9 +13,10 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from hero_export import ExportError, FusionError, VerificationError, export_bundle, forms
+from hero_export import ExportError, FusionError, VerificationError, export_bundle
 from hero_export.cli import main
-from hero_export.graphs import Graph
+from hero_export.onnx import forms
+from hero_export.onnx.graphs import Graph
 from hero_sdk.manifest import read_bundle
 from hero_train.model.hero import HeroModel
 from tests.integration.export.exported import GRAPHS, OPTIONS, Exported, content

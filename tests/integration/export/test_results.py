@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import hero_sdk
-from hero_export.cases import CaseMaker
-from hero_export.graphs import graphs_of
+from hero_export.onnx.graphs import graphs_of
 from hero_export.report import CaseResult
-from hero_export.verify import MAX_RELATIVE_ERROR, MIN_COSINE, GraphRunner, verify_graph
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import MAX_RELATIVE_ERROR, MIN_COSINE, GraphRunner, verify_graph
 from hero_sdk.hero import VideoFeatures
 from hero_sdk.manifest import ModelSpec, read_bundle
 from hero_sdk.tokens import TextTokenizer

@@ -16,10 +16,10 @@ from onnx import TensorProto, numpy_helper
 from torch.nn import functional as F
 
 import hero_sdk
+from hero_export.bundles.signing import KeyFiles, make_keys, sign_bundle
 from hero_export.cli import main
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import export_graph
-from hero_export.signing import KeyFiles, make_keys, sign_bundle
+from hero_export.onnx.export import export_graph
+from hero_export.onnx.graphs import graphs_of
 from hero_sdk import BundleError, FingerprintError, SignatureError
 from hero_sdk.manifest import Manifest
 from tests.integration.export.exported import Exported

@@ -13,12 +13,12 @@ import torch
 
 import hero_sdk
 from hero_export import inspect_bundle
-from hero_export import verify_paths as verify_paths_module
-from hero_export.cases import CaseMaker
-from hero_export.graphs import graphs_of
+from hero_export.onnx.graphs import graphs_of
+from hero_export.verification import paths as verify_paths_module
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import GraphRunner, verify_graph
+from hero_export.verification.paths import RunnerEngine, verify_paths
 from hero_export.verification.verifying import Options, require_verified, verify_bundle
-from hero_export.verify import GraphRunner, verify_graph
-from hero_export.verify_paths import RunnerEngine, verify_paths
 from hero_sdk import Hero, VideoFeatures
 from hero_sdk.answering import question_text
 from hero_sdk.captioning import moment_span

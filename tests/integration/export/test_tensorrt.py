@@ -12,15 +12,14 @@ import onnx_ir
 import pytest
 from typer.testing import CliRunner, Result
 
-from hero_export import bundle as bundle_module
 from hero_export import export_bundle
-from hero_export.cases import CaseMaker
+from hero_export.bundles import export as bundle_module
 from hero_export.cli import app
 from hero_export.errors import BuildError, CalibrationError, PrecisionError
 from hero_export.exit_codes import ExitCode, exit_code_of
 from hero_export.frame_encoder import packaged_graph
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import export_graph
+from hero_export.onnx.export import export_graph
+from hero_export.onnx.graphs import graphs_of
 from hero_export.precision.calibration import CALIBRATION_FILE, write_calibration
 from hero_export.precision.cast import cast_graph
 from hero_export.tensorrt import prepare
@@ -30,6 +29,7 @@ from hero_export.tensorrt.cache import PLAN_FILE
 from hero_export.tensorrt.module import PORTABLE, PlanOptions, TensorRT, find_tensorrt
 from hero_export.tensorrt.plans import PlanRequest, add_plans
 from hero_export.tensorrt.ranges import largest_values
+from hero_export.verification.cases import CaseMaker
 from hero_sdk import load
 from hero_sdk.errors import BundleError, EngineError, FingerprintError, HeroError
 from hero_sdk.manifest import MANIFEST_FILE, RETRIEVAL, TASK_GRAPHS, read_bundle

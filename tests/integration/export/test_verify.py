@@ -14,13 +14,13 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from hero_export.bundles.signing import make_keys
 from hero_export.cli import app, main
 from hero_export.exit_codes import ExitCode
-from hero_export.graphs import graphs_of
-from hero_export.onnx_export import export_graph
+from hero_export.onnx.export import export_graph
+from hero_export.onnx.graphs import graphs_of
 from hero_export.precision.calibration import read_calibration
 from hero_export.precision.cast import cast_file
-from hero_export.signing import make_keys
 from hero_export.verification.mixing import rank
 from hero_export.verification.report import BASE
 from hero_sdk.manifest import read_bundle

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from hero_export.fusion import model_nodes, operator_counts, read_model
-from hero_export.operators import fused_counts
+from hero_export.bundles.variants import amend
+from hero_export.onnx.fusion import model_nodes, operator_counts, read_model
+from hero_export.onnx.operators import fused_counts
 from hero_export.precision.cast import HalfPrecision, cast_file
 from hero_export.precision.readback import read_precision
-from hero_export.variants import amend
 from hero_sdk.variants import Variant, VariantGraph
 
 

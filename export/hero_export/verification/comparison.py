@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hero_export.cases import Case
 from hero_export.errors import VerificationError
 from hero_export.report import CaseResult
 from hero_export.tolerances import FP32, MAX_RELATIVE_ERROR, MIN_COSINE, Tolerance
+from hero_export.verification.cases import Case
 from hero_sdk.engines.batching import Arrays, run_in_batches
 from hero_sdk.engines.onnxruntime import open_session
 from hero_sdk.manifest import FRAME_GRAPH, GraphSpec

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hero_export.graphs import Graph
+from hero_export.onnx.graphs import Graph
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import PREFILL_GRAPH, STEP_GRAPH
 from hero_sdk.rows import PAD_TOKEN

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hero_export.verify import GraphRunner
+from hero_export.verification.comparison import GraphRunner
 
 WARM_UP = 2
 """Runs before the first one that counts."""

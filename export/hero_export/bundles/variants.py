@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hero_export.destination import check_destination, staged
+from hero_export.bundles.destination import check_destination, staged
 from hero_sdk.bundle_files import MANIFEST_FILE, SIGNATURE_FILE
 from hero_sdk.manifest import FileSpec, Manifest, read_bundle, sha256_of
 from hero_sdk.signature import PublicKeys

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hero_export.geometry import reads_texts
-from hero_export.graphs import Graph
-from hero_export.head_cases import Case, batch_sizes, head_cases, head_shapes, shape_name, with_empty_row
+from hero_export.onnx.graphs import Graph
+from hero_export.rows.geometry import reads_texts
+from hero_export.verification.head_cases import Case, batch_sizes, head_cases, head_shapes, shape_name, with_empty_row
 from hero_sdk.manifest import CROSS_MODAL_GRAPH, QUERY_GRAPH, TEMPORAL_GRAPH
 from hero_sdk.rows import RowGeometry, Segment, VideoInput, pack_queries, pack_videos
 from hero_sdk.tokens import BEGIN_ID, SEPARATOR_ID

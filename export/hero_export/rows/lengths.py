@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from hero_export.bundles.sources import ModelSource
 from hero_export.errors import ExportError
-from hero_export.sources import ModelSource
 from hero_sdk.manifest import CAPTIONING, QUESTION_ANSWERING, RETRIEVAL, STATEMENTS, ModelSpec
 from hero_sdk.media import video_duration
 from hero_sdk.tokens import TextTokenizer, separated

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hero_export.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
-from hero_export.graph_modules import (
+from hero_export.onnx.modules import (
     AnswerGraph,
     CrossModalGraph,
     MomentGraph,
@@ -23,7 +22,8 @@ from hero_export.graph_modules import (
     TemporalGraph,
     TextTemporalGraph,
 )
-from hero_export.operators import FusedOperators
+from hero_export.onnx.operators import FusedOperators
+from hero_export.rows.geometry import DEFAULT_ANSWERS, DEFAULT_CAPTION_TOKENS
 from hero_sdk.manifest import (
     ANSWER_GRAPH,
     CROSS_MODAL_GRAPH,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hero_export.fusion import check_fusion, model_nodes, read_model
-from hero_export.graphs import Graph
-from hero_export.head_cases import Case
-from hero_export.onnx_export import export_graph, rewrite_graph
-from hero_export.onnxruntime_form import fuse_for_onnxruntime
-from hero_export.operators import Operators
-from hero_export.speed import SpeedComparison, compare_speed, is_faster
-from hero_export.verify import GraphRunner
+from hero_export.onnx.export import export_graph, rewrite_graph
+from hero_export.onnx.fusion import check_fusion, model_nodes, read_model
+from hero_export.onnx.graphs import Graph
+from hero_export.onnx.onnxruntime_form import fuse_for_onnxruntime
+from hero_export.onnx.operators import Operators
+from hero_export.onnx.speed import SpeedComparison, compare_speed, is_faster
+from hero_export.verification.comparison import GraphRunner
+from hero_export.verification.head_cases import Case
 from hero_sdk.manifest import GraphSpec
 
 Choice = Literal["standard", "onnxruntime", "auto"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hero_export.errors import FusionError
-from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model, unfused_counts
-from hero_export.operators import fused_counts
+from hero_export.onnx.fusion import graph_bytes, model_nodes, operator_counts, read_model, unfused_counts
+from hero_export.onnx.operators import fused_counts
 from hero_export.precision.readback import read_precision
 from hero_export.report import rich_table
 from hero_sdk.graph_files import ONNX_SUFFIX

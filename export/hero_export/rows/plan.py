@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hero_export.corpus_lengths import CorpusLengths, WindowLengths
 from hero_export.errors import ExportError
-from hero_export.geometry import reads_texts
 from hero_export.report import rich_table
+from hero_export.rows.geometry import reads_texts
+from hero_export.rows.lengths import CorpusLengths, WindowLengths
 from hero_sdk.bins import first_fit
 from hero_sdk.rows import LAST_TEXT_POSITION, RowGeometry, piece_sizes
 from hero_train.config import CaptioningConfig, HeroConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hero_export.bundle_reports import json_reports, numbers, passed_cases, read_report
+from hero_export.bundles.reports import json_reports, numbers, passed_cases, read_report
 from hero_export.report import CaseResult, markdown_table
 from hero_sdk.bundle_files import SIGNATURE_FILE
 from hero_sdk.errors import require

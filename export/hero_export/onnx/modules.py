@@ -1,6 +1,6 @@
 """The modules that become graphs: tensors in, tensors out, the batch in front of each and nothing else that may vary.
 
-Each takes its inputs in the order of its graph; see ``hero_export.graphs`` for their names and shapes.
+Each takes its inputs in the order of its graph; see ``hero_export.onnx.graphs`` for their names and shapes.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from hero_export.errors import FusionError
-from hero_export.onnx_export import MODULE_PATH
-from hero_export.operators import (
+from hero_export.onnx.export import MODULE_PATH
+from hero_export.onnx.operators import (
     ATTENTION,
     FUSED_ATTENTION,
     FUSED_GELU,

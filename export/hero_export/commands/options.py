@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hero_export.terminal import console
+from hero_export.commands.terminal import console
 
 if TYPE_CHECKING:
     from hero_export.dry_run import Plan

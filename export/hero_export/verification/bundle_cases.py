@@ -8,15 +8,15 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import nn
 
-from hero_export.cases import CaseMaker
-from hero_export.graphs import Graph
-from hero_export.head_cases import Case
+from hero_export.onnx.graphs import Graph
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.head_cases import Case
 from hero_sdk.manifest import FRAME_GRAPH, Manifest
 from hero_train.model.tasks import MODEL_CLASSES
 
 
 class BundleCases:
-    """Makes the cases of one bundle's graphs; see ``hero_export.cases.CaseMaker``.
+    """Makes the cases of one bundle's graphs; see ``hero_export.verification.cases.CaseMaker``.
 
     Args:
         bundle: the folder.

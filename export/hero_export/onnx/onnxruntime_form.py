@@ -20,7 +20,7 @@ from onnxscript.rewriter import pattern
 from onnxscript.rewriter.ort_fusions.bias_gelu import bias_gelu_rules
 from onnxscript.rewriter.ort_fusions.skip_normalization import skip_layer_normalization_ruleset
 
-from hero_export.folding import array_of, is_constant
+from hero_export.onnx.folding import array_of, is_constant
 
 DOMAIN = "com.microsoft"
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hero_export.command_options import (
+from hero_export.commands.options import (
     VARIANTS,
     AmendedBundle,
     AsJson,
@@ -19,7 +19,7 @@ from hero_export.command_options import (
     RequireSignature,
     show_plan,
 )
-from hero_export.terminal import console, stages
+from hero_export.commands.terminal import console, stages
 
 PRECISION = "Precision"
 """Heading of options."""

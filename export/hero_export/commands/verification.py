@@ -9,8 +9,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from hero_export.command_options import CHECKS, OUTPUT, PARTS, AsJson, BundleFolder, DryRun, RequireSignature, show_plan
-from hero_export.terminal import console, stages
+from hero_export.commands.options import (
+    CHECKS,
+    OUTPUT,
+    PARTS,
+    AsJson,
+    BundleFolder,
+    DryRun,
+    RequireSignature,
+    show_plan,
+)
+from hero_export.commands.terminal import console, stages
 
 JUDGING = "Judging"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hero_export.command_options import (
+from hero_export.commands.options import (
     SHAPES,
     VARIANTS,
     AmendedBundle,
@@ -18,7 +18,7 @@ from hero_export.command_options import (
     RequireSignature,
     show_plan,
 )
-from hero_export.terminal import console, stages
+from hero_export.commands.terminal import console, stages
 
 PLANS, CACHES = "Plans", "Caches"
 

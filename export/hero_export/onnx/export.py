@@ -13,8 +13,8 @@ import onnx_ir
 import torch
 
 from hero_export.errors import ExportError
-from hero_export.folding import fold_weights
-from hero_export.graphs import Graph
+from hero_export.onnx.folding import fold_weights
+from hero_export.onnx.graphs import Graph
 
 OPSET = 23
 """The first with ``Attention`` as a standard operator."""

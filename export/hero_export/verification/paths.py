@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from hero_export.cases import CaseMaker
-from hero_export.head_cases import Case
 from hero_export.report import CaseResult
-from hero_export.verify import CAPTIONS, GraphRunner, compare
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import CAPTIONS, GraphRunner, compare
+from hero_export.verification.head_cases import Case
 from hero_sdk.answering import QuestionInput, score_answers, score_statements
 from hero_sdk.captioning import GraphStep, write_captions
 from hero_sdk.encoding import encode_packed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hero_export.bundles.sources import Sources
 from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
-from hero_export.sources import Sources
 from hero_sdk.frame_encoder import GRAPH_FILE, SPEC_FILE
 from hero_sdk.manifest import sha256_of
 from hero_train.checkpoint import FRAME_ENCODER_FOLDER, TOKENIZER_FILE, WEIGHTS_FILE

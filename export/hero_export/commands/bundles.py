@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hero_export.command_options import (
+from hero_export.commands.options import (
     CHECKS,
     HUB,
     OUTPUT,
@@ -22,7 +22,7 @@ from hero_export.command_options import (
     RequireSignature,
     show_plan,
 )
-from hero_export.terminal import console, stages
+from hero_export.commands.terminal import console, stages
 
 SIGN, SHARE = "Sign a bundle", "Share a bundle"
 
@@ -49,7 +49,7 @@ def diff(
     """Show what differs between two bundles. Exit code 0: nothing, 1: something, 2: an error."""
     with stages() as stage:
         stage("Comparing")
-        from hero_export.diff import diff_bundles
+        from hero_export.bundles.diff import diff_bundles
 
         difference = diff_bundles(a, b, require_signature=require_signature or None)
     if as_json:
@@ -83,7 +83,7 @@ def keygen(
     as_json: AsJson = False,
 ) -> None:
     """Make a pair of keys to sign bundles with."""
-    from hero_export.signing import check_key_place, make_keys, public_file
+    from hero_export.bundles.signing import check_key_place, make_keys, public_file
 
     if dry_run:
         from hero_export.dry_run import Plan, PlannedFile
@@ -114,12 +114,12 @@ def sign(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle and sign it: manifest.sig, over manifest.json, which has the sha256 of every file."""
-    from hero_export.signing import is_encrypted, load_private_key, sign_bundle
+    from hero_export.bundles.signing import is_encrypted, load_private_key, sign_bundle
 
     passphrase = _passphrase() if is_encrypted(key) else None
     if dry_run:
+        from hero_export.bundles.signing import check_signature_place
         from hero_export.dry_run import plan_files
-        from hero_export.signing import check_signature_place
         from hero_sdk.bundle_files import SIGNATURE_FILE
         from hero_sdk.manifest import read_bundle
 
@@ -155,9 +155,9 @@ def push(
 
     reference = HubReference.parse(repository, revision)
     if dry_run:
+        from hero_export.bundles.hub import prepare_push
+        from hero_export.bundles.model_card import CARD_FILE
         from hero_export.dry_run import plan_files
-        from hero_export.hub import prepare_push
-        from hero_export.model_card import CARD_FILE
 
         shipment = prepare_push(bundle, reference, require_signature=require_signature or None)
         card = {CARD_FILE: len(shipment.card.encode("utf-8"))} if shipment.card is not None else {}
@@ -165,7 +165,7 @@ def push(
         return
     with stages() as stage:
         stage("Loading huggingface_hub")
-        from hero_export.hub import push_bundle
+        from hero_export.bundles.hub import push_bundle
 
         _silence_bars()
 
@@ -208,15 +208,15 @@ def pull(
 
     reference = HubReference.parse(repository, revision)
     if dry_run:
+        from hero_export.bundles.hub import prepare_pull
         from hero_export.dry_run import plan_files
-        from hero_export.hub import prepare_pull
 
         sizes = prepare_pull(reference, out, force=force, require_signature=require_signature or None)
         show_plan(plan_files(str(out), sizes, replaces=out.is_dir() and any(out.iterdir())), as_json=as_json)
         return
     with stages() as stage:
         stage("Loading huggingface_hub")
-        from hero_export.hub import pull_bundle
+        from hero_export.bundles.hub import pull_bundle
 
         _silence_bars()
 

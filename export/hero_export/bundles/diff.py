@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from hero_export.bundle_reports import json_reports, numbers, read_report
+from hero_export.bundles.reports import json_reports, numbers, read_report
+from hero_export.bundles.weights_diff import WeightDifference, Weights, compare_weights
 from hero_export.report import rich_table
-from hero_export.weights_diff import WeightDifference, Weights, compare_weights
 from hero_sdk.graph_files import ONNX_SUFFIX
 from hero_sdk.manifest import Manifest, read_bundle
 from hero_sdk.onnx_file import read_outline

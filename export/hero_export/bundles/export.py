@@ -8,13 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hero_export.cases import CaseMaker
-from hero_export.destination import check_destination, staged
+from hero_export.bundles.destination import check_destination, staged
+from hero_export.bundles.export_script import REPORT_SCRIPT, export_script
+from hero_export.bundles.sources import Sources, find_sources
 from hero_export.errors import ExportError
-from hero_export.export_script import REPORT_SCRIPT, export_script
-from hero_export.forms import Choice, Written, write_graph
-from hero_export.fusion import graph_bytes, model_nodes, operator_counts, read_model
-from hero_export.geometry import (
+from hero_export.onnx.forms import Choice, Written, write_graph
+from hero_export.onnx.fusion import graph_bytes, model_nodes, operator_counts, read_model
+from hero_export.onnx.graphs import BATCH, Graph, graphs_of
+from hero_export.onnx.operators import fused_counts
+from hero_export.report import REPORT_JSON, REPORT_TEXT, CaseResult, ExportReport, GraphReport, tool_versions
+from hero_export.rows.geometry import (
     DEFAULT_ANSWERS,
     DEFAULT_CAPTION_TOKENS,
     DEFAULT_MAX_BATCH,
@@ -22,14 +25,11 @@ from hero_export.geometry import (
     check_limits,
     row_geometry,
 )
-from hero_export.graphs import BATCH, Graph, graphs_of
-from hero_export.operators import fused_counts
-from hero_export.report import REPORT_JSON, REPORT_TEXT, CaseResult, ExportReport, GraphReport, tool_versions
-from hero_export.sources import Sources, find_sources
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import MAX_RELATIVE_ERROR, MIN_COSINE
-from hero_export.verify import GraphRunner, check_frame_graph, require_passed, verify_graph
-from hero_export.verify_paths import RunnerEngine, verify_moment_head, verify_paths
+from hero_export.verification.cases import CaseMaker
+from hero_export.verification.comparison import GraphRunner, check_frame_graph, require_passed, verify_graph
+from hero_export.verification.paths import RunnerEngine, verify_moment_head, verify_paths
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, MAX_BATCH, OUTPUT, SPEC_FILE
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import (

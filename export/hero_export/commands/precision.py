@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hero_export.command_options import OUTPUT, AsJson, BundleFolder, DryRun, RequireSignature, show_plan
-from hero_export.terminal import console, stages
+from hero_export.commands.options import OUTPUT, AsJson, BundleFolder, DryRun, RequireSignature, show_plan
+from hero_export.commands.terminal import console, stages
 
 if TYPE_CHECKING:
     from hero_export.dry_run import Plan
@@ -330,7 +330,7 @@ def _plan(
     force: bool,
 ) -> Plan:
     """What ``amend_bundle`` would write, after every check that comes before the work."""
-    from hero_export.destination import check_destination
+    from hero_export.bundles.destination import check_destination
     from hero_export.dry_run import Plan, PlannedFile
     from hero_export.precision.making import plan_precisions, planned_files
     from hero_sdk.manifest import read_bundle

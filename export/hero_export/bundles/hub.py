@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hero_export.destination import check_destination, staged
-from hero_export.model_card import CARD_FILE, MARK, model_card
+from hero_export.bundles.destination import check_destination, staged
+from hero_export.bundles.model_card import CARD_FILE, MARK, model_card
 from hero_sdk.bundle_files import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
 from hero_sdk.errors import HubError
 from hero_sdk.hub import (

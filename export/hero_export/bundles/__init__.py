@@ -1,0 +1,1 @@
+"""Bundles: written, amended, compared, signed, pushed and pulled."""

@@ -1,0 +1,1 @@
+"""The shape of rows: what it follows from, and what it wastes."""
