@@ -200,6 +200,12 @@ class Manifest:
             )
         return self.variants[name]
 
+    def file_of(self, graph: str, variant: Variant | None) -> str:
+        """The file of what runs a graph: the variant's where it has one, else the bundle's own."""
+        if variant is not None and graph in variant.graphs:
+            return variant.graphs[graph].file
+        return self.graphs[graph].file
+
     def to_json(self) -> str:
         """The manifest as the text of ``manifest.json``."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

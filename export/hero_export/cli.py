@@ -291,6 +291,13 @@ def triton(
         int | None,
         typer.Option(help="Threads of one run on the CPU; all cores by default.", rich_help_panel=SERVING),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve this variant for onnxruntime, such as onnxruntime-int8, and not the bundle's own graphs.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
     require_signature: RequireSignature = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -299,7 +306,14 @@ def triton(
     if dry_run:
         from hero_export.dry_run import plan_repository
 
-        plan = plan_repository(bundle, out, require_signature=require_signature or None, python=backend == "python")
+        plan = plan_repository(
+            bundle,
+            out,
+            variant=variant,
+            device=device,
+            require_signature=require_signature or None,
+            python=backend == "python",
+        )
         show_plan(plan, as_json=as_json)
         return
     with stages() as stage:
@@ -313,10 +327,12 @@ def triton(
             device=device,
             queue_delay=queue_delay,
             threads=threads,
+            variant=variant,
             require_signature=require_signature or None,
         )
     if as_json:
-        typer.echo(json.dumps({"repository": str(path), "backend": backend, "device": device}, indent=2))
+        about = {"repository": str(path), "backend": backend, "device": device, "variant": variant}
+        typer.echo(json.dumps(about, indent=2))
         return
     typer.echo(f"Wrote {path}. Start it with: hero serve {path}")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hero_export.onnx.graphs import Graph
+    from hero_export.triton import Device
     from hero_sdk.geometry import RowGeometry
     from hero_sdk.signature import PublicKeys
     from hero_train.config import HeroConfig
@@ -148,20 +149,33 @@ def _weight_bytes(graph: Graph) -> int:
 
 
 def plan_repository(
-    bundle: Path, out: Path, *, require_signature: PublicKeys | None = None, python: bool = True
+    bundle: Path,
+    out: Path,
+    *,
+    variant: str | None = None,
+    device: Device = "cpu",
+    require_signature: PublicKeys | None = None,
+    python: bool = True,
 ) -> Plan:
     """What ``write_repository`` would write; ``python``: for Triton's Python backend. Errors are its own."""
-    from hero_export.triton import VERSION_FOLDER, check_repository_place, graph_sources, read_for_triton
+    from hero_export.triton import (
+        VERSION_FOLDER,
+        check_repository_place,
+        graph_sources,
+        read_for_triton,
+        served_variant,
+    )
     from hero_sdk.engines.triton import BUNDLE_MODEL, model_name
     from hero_sdk.manifest import MANIFEST_FILE
     from hero_sdk.triton_process import REPOSITORY_FILE
 
     check_repository_place(out)
     manifest = read_for_triton(bundle, require_signature)
+    served = served_variant(manifest, variant, device)
     sizes = {MANIFEST_FILE: (bundle / MANIFEST_FILE).stat().st_size}
     sizes |= {name: file.bytes for name, file in manifest.files.items()}
     models = {BUNDLE_MODEL: {name: name for name in (MANIFEST_FILE, manifest.tokenizer)}}
-    models |= {model_name(graph): graph_sources(bundle, spec) for graph, spec in manifest.graphs.items()}
+    models |= {model_name(graph): graph_sources(bundle, manifest.file_of(graph, served)) for graph in manifest.graphs}
     files = []
     for model, sources in models.items():
         files.append(PlannedFile(f"{model}/config.pbtxt"))

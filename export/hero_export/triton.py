@@ -22,7 +22,14 @@ import numpy as np
 
 from hero_export.report import tool_versions
 from hero_export.reproduce import SCRIPT_FILE, Variable, Word, reproduce_script
-from hero_sdk.engines.triton import BUNDLE_MODEL, FINGERPRINT_PARAMETER, GRAPH_FILE, SHA256_PARAMETER, model_name
+from hero_sdk.engines.triton import (
+    BUNDLE_MODEL,
+    FINGERPRINT_PARAMETER,
+    GRAPH_FILE,
+    SHA256_PARAMETER,
+    VARIANT_PARAMETER,
+    model_name,
+)
 from hero_sdk.errors import BundleError, InputError, require
 from hero_sdk.manifest import (
     MANIFEST_FILE,
@@ -37,6 +44,7 @@ from hero_sdk.manifest import (
 from hero_sdk.onnx_file import read_outline
 from hero_sdk.signature import PublicKeys
 from hero_sdk.triton_process import REPOSITORY_FILE
+from hero_sdk.variants import ONNXRUNTIME, Variant
 
 __all__ = ["REPOSITORY_FILE", "Backend", "Device", "write_repository"]
 
@@ -54,6 +62,7 @@ def write_repository(
     device: Device = "cpu",
     queue_delay: float = 0.001,
     threads: int | None = None,
+    variant: str | None = None,
     require_signature: PublicKeys | None = None,
 ) -> Path:
     """Write a model repository from a bundle.
@@ -68,6 +77,8 @@ def write_repository(
         device: ``gpu`` asks for one instance on every GPU of the server.
         queue_delay: how long a request may wait for others to share its batch, in seconds.
         threads: threads of one run on the CPU; None for all cores that the server may use.
+        variant: of the bundle for onnxruntime, such as ``onnxruntime-int8``, whose graphs are served; a graph that it does not
+            have is the bundle's own. None serves the bundle's own graphs.
         require_signature: public keys of which one must have signed the bundle; None asks for no signature.
 
     Returns:
@@ -77,7 +88,7 @@ def write_repository(
         BundleError: the bundle is incomplete, altered, of a task that is not served yet, or has a graph that Triton cannot
             describe.
         SignatureError: none of the required keys signed the bundle.
-        InputError: ``out`` holds something else, or an argument has no meaning.
+        InputError: ``out`` holds something else, an argument has no meaning, or the variant is not there or cannot be served.
     """
     bundle, out = Path(bundle), Path(out)
     if backend not in get_args(Backend) or device not in get_args(Device):
@@ -90,18 +101,22 @@ def write_repository(
         )
     check_repository_place(out)
     manifest = read_for_triton(bundle, require_signature)
-    script = _script(bundle, backend, device, queue_delay, threads)
+    served = served_variant(manifest, variant, device)
+    script = _script(bundle, backend, device, queue_delay, threads, variant)
     with _disk_errors(out), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
-        _write_bundle_model(new / BUNDLE_MODEL, bundle, manifest)
+        _write_bundle_model(new / BUNDLE_MODEL, bundle, manifest, variant)
         for graph in manifest.graphs:
-            _write_graph_model(new / model_name(graph), bundle, manifest, graph, backend, device, queue_delay, threads)
+            file = manifest.file_of(graph, served)
+            folder = new / model_name(graph)
+            _write_graph_model(folder, bundle, manifest, graph, file, backend, device, queue_delay, threads)
         about = {
             "format_version": 1,
             "fingerprint": manifest.fingerprint,
             "backend": backend,
             "device": device,
+            "variant": variant,
             "models": [BUNDLE_MODEL, *map(model_name, manifest.graphs)],
         }
         (new / SCRIPT_FILE).write_text(script, encoding="utf-8")
@@ -156,13 +171,41 @@ def read_for_triton(bundle: Path, require_signature: PublicKeys | None = None) -
     return manifest
 
 
-def _write_bundle_model(folder: Path, bundle: Path, manifest: Manifest) -> None:
+def served_variant(manifest: Manifest, name: str | None, device: Device) -> Variant | None:
+    """The variant that a repository would serve; None for the bundle's own graphs.
+
+    Raises:
+        InputError: the bundle has no such variant, or Triton's models, which run onnxruntime, cannot run it.
+    """
+    if name is None:
+        return None
+    variant = manifest.variant(name)
+    if variant.engine != ONNXRUNTIME:
+        there = [one for one, described in manifest.variants.items() if described.engine == ONNXRUNTIME]
+        raise InputError(
+            f"The variant '{name}' is for {variant.engine}, and the repository's models run graphs in onnxruntime; expected one of "
+            f"{there or 'its variants, of which there are none'}. Make one with `hero-export onnx BUNDLE --precision`, or run this "
+            "one in the process of its users: hero_sdk.load(bundle, variant=...)."
+        )
+    if (variant.precision, device) == ("bf16", "cpu"):
+        raise InputError(
+            f"The variant '{name}' has no kernels on a CPU in onnxruntime; expected --device gpu, or a variant in another "
+            "precision."
+        )
+    return variant
+
+
+def _write_bundle_model(folder: Path, bundle: Path, manifest: Manifest, variant: str | None) -> None:
     template = _template_folder() / BUNDLE_MODEL
     version = folder / VERSION_FOLDER
     for name in (MANIFEST_FILE, manifest.tokenizer):
         _copy(bundle / name, version / name)
     _copy(template / "model.py", version / "model.py")
-    _write_config(folder / "config.pbtxt", template / "config.pbtxt", {"fingerprint": json.dumps(manifest.fingerprint)})
+    values = {
+        "fingerprint": json.dumps(manifest.fingerprint),
+        "parameters": "" if variant is None else _parameter(VARIANT_PARAMETER, variant),
+    }
+    _write_config(folder / "config.pbtxt", template / "config.pbtxt", values)
 
 
 def _write_graph_model(
@@ -170,6 +213,7 @@ def _write_graph_model(
     bundle: Path,
     manifest: Manifest,
     graph: str,
+    file: str,
     backend: Backend,
     device: Device,
     queue_delay: float,
@@ -178,7 +222,7 @@ def _write_graph_model(
     spec = manifest.graphs[graph]
     version = folder / VERSION_FOLDER
     template = _template_folder() / "hero_graph"
-    sources = graph_sources(bundle, spec)
+    sources = graph_sources(bundle, file)
     for name, source in sources.items():
         _copy(bundle / source, version / name)
     if backend == "python":
@@ -201,31 +245,35 @@ def _write_graph_model(
     _write_config(folder / "config.pbtxt", template / f"config.{backend}.pbtxt", values)
 
 
-def graph_sources(bundle: Path, spec: GraphSpec) -> dict[str, str]:
-    """The files of a graph in the bundle, by their names in its model's version folder.
+def graph_sources(bundle: Path, file: str) -> dict[str, str]:
+    """The files of a graph in the bundle, given its ONNX file, by their names in its model's version folder.
 
     The graph gets the name that Triton expects; its external weights keep the names that the graph knows them by.
 
     Raises:
         BundleError: weights under the graph's own new name.
     """
-    sources = {GRAPH_FILE: spec.file}
-    for location in read_outline(bundle, spec.file).external_files:
+    sources = {GRAPH_FILE: file}
+    for location in read_outline(bundle, file).external_files:
         if location == GRAPH_FILE:
             raise BundleError(
-                f"{bundle / spec.file} keeps weights in {location}, the name that Triton expects the graph under. "
+                f"{bundle / file} keeps weights in {location}, the name that Triton expects the graph under. "
                 "Save the graph with another name for its weights."
             )
-        sources[location] = PurePosixPath(spec.file).with_name(location).as_posix()
+        sources[location] = PurePosixPath(file).with_name(location).as_posix()
     return sources
 
 
-def _script(bundle: Path, backend: Backend, device: Device, queue_delay: float, threads: int | None) -> str:
+def _script(
+    bundle: Path, backend: Backend, device: Device, queue_delay: float, threads: int | None, variant: str | None
+) -> str:
     """How the repository is written again; the manifest's sha256 stands for the whole bundle, whose files it has."""
     command: list[Word] = ["hero-export", "triton", Variable("BUNDLE"), "--out", Variable("OUT")]
     command += ["--backend", backend, "--device", device, "--queue-delay", queue_delay]
     if threads is not None:
         command += ["--threads", threads]
+    if variant is not None:
+        command += ["--variant", variant]
     return reproduce_script(
         command,
         variables={"BUNDLE": "the folder of the bundle", "OUT": "the folder to write the repository to"},

@@ -19,9 +19,18 @@ import numpy as np
 
 from hero_sdk.engines.batching import run_in_batches
 from hero_sdk.errors import EngineError, InputError, ServerError, require
-from hero_sdk.manifest import MANIFEST_FILE, GraphSpec, Manifest, TensorSpec, check_task
+from hero_sdk.manifest import MANIFEST_FILE, Manifest, TensorSpec, check_task
+from hero_sdk.variants import Variant
 
-__all__ = ["BUNDLE_MODEL", "FINGERPRINT_PARAMETER", "GRAPH_FILE", "SHA256_PARAMETER", "TritonEngine", "model_name"]
+__all__ = [
+    "BUNDLE_MODEL",
+    "FINGERPRINT_PARAMETER",
+    "GRAPH_FILE",
+    "SHA256_PARAMETER",
+    "VARIANT_PARAMETER",
+    "TritonEngine",
+    "model_name",
+]
 
 BUNDLE_MODEL = "hero_bundle"
 """The model that hands out the manifest and the tokenizer."""
@@ -33,7 +42,12 @@ FINGERPRINT_PARAMETER = "fingerprint"
 SHA256_PARAMETER = "sha256:"
 """Parameters of a model's configuration: the bundle's fingerprint; with a file name behind it, that file's sha256."""
 
+VARIANT_PARAMETER = "variant"
+"""Parameter of the bundle's model: which of its variants is served; the bundle's own graphs where there is none."""
+
 DEFAULT_PORT = 8001
+WRITE_AGAIN = "Write the model repository again with `hero-export triton` and restart the server."
+
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds between attempts to connect
 
 T = TypeVar("T")
@@ -84,6 +98,7 @@ class TritonEngine:
             self._manifest = Manifest.from_json(manifest.decode("utf-8"), origin)
             check_task(self._manifest, origin)
             self._tokenizer_json = self._fetch_tokenizer().decode("utf-8")
+            self._variant = self._served_variant()
             self._check_models()
         except BaseException:
             self.close()
@@ -98,6 +113,11 @@ class TritonEngine:
     def tokenizer_json(self) -> str:
         """The bundle's tokenizer in the format of the ``tokenizers`` library."""
         return self._tokenizer_json
+
+    @property
+    def variant(self) -> str | None:
+        """The variant of the bundle that the server runs; None for the bundle's own graphs."""
+        return None if self._variant is None else self._variant.name
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one graph; see ``hero_sdk.engines.Engine.run``.
@@ -206,9 +226,22 @@ class TritonEngine:
         if found != expected:
             raise ServerError(
                 f"The tokenizer served at {self._address} has sha256 {found}; the manifest says {expected}. "
-                "Write the model repository again with `hero-export triton`."
+                f"{WRITE_AGAIN}"
             )
         return content
+
+    def _served_variant(self) -> Variant | None:
+        with self._server_errors(f"describing '{BUNDLE_MODEL}'"):
+            config = self._client.get_model_config(BUNDLE_MODEL, client_timeout=self._timeout).config
+        if VARIANT_PARAMETER not in config.parameters:
+            return None
+        name = config.parameters[VARIANT_PARAMETER].string_value
+        if name not in self._manifest.variants:
+            raise ServerError(
+                f"The server at {self._address} says that it runs the variant {name!r}; its manifest has "
+                f"{sorted(self._manifest.variants) or 'none'}. {WRITE_AGAIN}"
+            )
+        return self._manifest.variants[name]
 
     def _check_models(self) -> None:
         """Compare what the server runs with what its manifest says, so that a mixed-up repository fails here and not silently."""
@@ -217,7 +250,6 @@ class TritonEngine:
                 f"The server at {self._address} has models that are missing or not ready: {', '.join(waiting)}. "
                 "Look at its log, or connect again when they are loaded."
             )
-        again = "Write the model repository again with `hero-export triton` and restart the server."
         for graph, spec in self._manifest.graphs.items():
             name = model_name(graph)
             with self._server_errors(f"describing '{name}'"):
@@ -229,29 +261,31 @@ class TritonEngine:
             ):
                 if _served(found) != (wanted := self._wanted(expected)):
                     raise ServerError(
-                        f"Model '{name}' at {self._address} has the {kind} {_served(found)}; the manifest says {wanted}. {again}"
+                        f"Model '{name}' at {self._address} has the {kind} {_served(found)}; the manifest says {wanted}. "
+                        f"{WRITE_AGAIN}"
                     )
             if config.max_batch_size < spec.max_batch:
                 raise ServerError(
                     f"Model '{name}' at {self._address} takes batches of {config.max_batch_size}; "
-                    f"the manifest says {spec.max_batch}. {again}"
+                    f"the manifest says {spec.max_batch}. {WRITE_AGAIN}"
                 )
-            for key, want in self._wanted_parameters(spec).items():
+            for key, want in self._wanted_parameters(graph).items():
                 have = config.parameters[key].string_value if key in config.parameters else "nothing"
                 if have != want:
                     raise ServerError(
                         f"Model '{name}' at {self._address} was written from another bundle than the manifest served there: "
-                        f"its {key} is {have}, expected {want}. {again}"
+                        f"its {key} is {have}, expected {want}. {WRITE_AGAIN}"
                     )
 
     def _wanted(self, tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
         to_triton = require("tritonclient.utils", "serve", "reach a Triton server").np_to_triton_dtype
         return {tensor.name: (to_triton(np.dtype(tensor.dtype)), tensor.shape) for tensor in tensors}
 
-    def _wanted_parameters(self, spec: GraphSpec) -> dict[str, str]:
+    def _wanted_parameters(self, graph: str) -> dict[str, str]:
+        file = self._manifest.file_of(graph, self._variant)
         return {
             FINGERPRINT_PARAMETER: self._manifest.fingerprint,
-            SHA256_PARAMETER + GRAPH_FILE: self._manifest.files[spec.file].sha256,
+            SHA256_PARAMETER + GRAPH_FILE: self._manifest.files[file].sha256,
         }
 
     @contextmanager

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
 import hero_export.triton
+from hero_export.dry_run import plan_repository
 from hero_export.triton import REPOSITORY_FILE, write_repository
 from hero_sdk.errors import BundleError, HeroError, InputError
 from hero_sdk.manifest import (
@@ -24,6 +26,7 @@ from hero_sdk.manifest import (
     read_bundle,
     sha256_of,
 )
+from tests.integration.export.variants import add_plan, add_variant
 from tests.tiny_bundle import seal, write_tiny_bundle
 
 
@@ -226,3 +229,45 @@ def test_the_templates_are_found_in_an_installed_package(
         write_repository(bundle, tmp_path / "repository")
     (package / "triton_repo").symlink_to(here.parents[2] / "triton_repo")
     assert write_repository(bundle, tmp_path / "repository").is_dir()
+
+
+def renamed(source: Path, target: Path) -> None:
+    """The same graph in another file."""
+    model = onnx.load(source)
+    model.producer_name = "someone else"
+    onnx.save(model, target)
+
+
+def test_a_variant_is_served_where_it_has_a_graph(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    name = add_variant(bundle, "fp16", renamed, graphs=("query", "temporal"))
+    repository = write_repository(bundle, tmp_path / "repository", variant=name, threads=1)
+    for graph in read_bundle(bundle).graphs:
+        folder = "variants/onnxruntime-fp16" if graph in ("query", "temporal") else "graphs"
+        expected = sha256_of(bundle / folder / f"{graph}.onnx")
+        model = repository / f"hero_{graph}"
+        assert sha256_of(model / "1" / "model.onnx") == expected
+        assert read_config(model).parameters["sha256:model.onnx"].string_value == expected
+    assert read_config(repository / "hero_bundle").parameters["variant"].string_value == name
+    assert json.loads((repository / REPOSITORY_FILE).read_text())["variant"] == name
+    assert f"--variant {name}" in (repository / "reproduce.sh").read_text()
+    planned = plan_repository(bundle, tmp_path / "repository", variant=name)
+    assert {file.path for file in planned.files} == files_of(repository)
+    plain = write_repository(bundle, tmp_path / "plain")
+    assert "variant" not in read_config(plain / "hero_bundle").parameters
+
+
+def test_a_variant_that_the_models_cannot_run_is_refused(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    add_plan(bundle)
+    add_variant(bundle, "bf16", renamed, graphs=("query",))
+    for name, message in (
+        ("tensorrt_rtx-fp16-sm86", r"is for tensorrt_rtx, and .*expected one of \['onnxruntime-bf16'\]"),
+        ("onnxruntime-bf16", "no kernels on a CPU in onnxruntime; expected --device gpu"),
+        ("onnxruntime-int8", "has no variant 'onnxruntime-int8'"),
+    ):
+        for act in (write_repository, plan_repository):
+            with pytest.raises(InputError, match=message):
+                act(bundle, tmp_path / "repository", variant=name)
+    assert not (tmp_path / "repository").exists()
+    assert write_repository(bundle, tmp_path / "repository", variant="onnxruntime-bf16", device="gpu").is_dir()
