@@ -39,7 +39,7 @@ demo: setup ## Train, export, serve and search a small corpus; write demo/report
 	@$(BIN)/python -m demo $(DEMO)
 
 .PHONY: train-demo
-train-demo: setup ## Train every task on the demo's corpus (one to two hours)
+train-demo: setup ## Train every task on the demo's corpus (up to an hour on two cores)
 	@$(BIN)/python -m demo.tasks $(DEMO)
 
 .PHONY: ablation

@@ -1,6 +1,6 @@
 """Every task of HERO on ToonTV: pre-training, then retrieval, questions, statements and captions, each judged on held-out episodes.
 
-python -m demo.tasks                 # what `make train-demo` runs: one to two hours on two cores
+python -m demo.tasks                 # what `make train-demo` runs: up to an hour on two cores
 python -m demo.tasks --size small    # every step, too little training to learn anything
 """
 
