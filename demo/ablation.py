@@ -54,8 +54,8 @@ class Size:
 SIZES = {
     "full": Size(
         tasks.SIZES["full"].episodes,
-        ("optimisation.steps=600", "sampling.videos=16"),
-        ("optimisation.steps=600", "sampling.videos=16", "evaluate_every=0"),
+        ("optimisation.steps=500", "sampling.videos=16"),
+        ("optimisation.steps=500", "sampling.videos=16", "evaluate_every=0"),
     ),
     "small": Size(
         tasks.SIZES["small"].episodes,
