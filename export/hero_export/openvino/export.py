@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hero_export.bundles.destination import check_destination
 from hero_export.bundles.variants import REPORTS_FOLDER, Amendment, amend
@@ -28,6 +31,9 @@ from hero_sdk.hub import Stage
 from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle, sha256_of
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import OPENVINO, VARIANTS_FOLDER, Variant, VariantGraph
+
+if TYPE_CHECKING:
+    import openvino
 
 TOOLS = ("openvino", "nncf")
 
@@ -154,10 +160,8 @@ def add_openvino(
                 begin(f"Making {name} in {precision}")
                 converted = convert_graph(file, name)
                 own = precision if name in _quantised(manifest, request.keep) and _takes(converted, precision) else FP32
-                path = place / f"{name}.xml"
-                source = manifest.files[spec.file].sha256
-                kept = _write(converted, own, path, source, calibration, keep[name])
-                made[precision].append(_look_at(path, own, on_rows if own in CALIBRATED else reference, kept))
+                making = _Making(converted, own, manifest.files[spec.file].sha256, calibration, keep[name])
+                made[precision].append(making.write(place, on_rows if own in CALIBRATED else reference))
         tools = tool_versions(*TOOLS)
         for precision, results in made.items():
             reports.append(_report(amendment, precision, results, tools))
@@ -180,26 +184,63 @@ def _takes(converted: Converted, precision: str) -> bool:
     return converted.graph not in HEADS and any(one.weighted and one.layer not in always for one in products)
 
 
-def _write(
-    converted: Converted,
-    precision: str,
-    path: Path,
-    source: str,
-    calibration: CalibrationSet | None,
-    keep: Sequence[str],
-) -> tuple[str, ...]:
-    """Write a graph in a precision; returns the names of the products that were kept in float32."""
-    model, kept = converted.model, converted.kept(keep) if precision in QUANTISED else []
-    if precision in CALIBRATED:
-        assert calibration is not None
-        model = quantise.quantise(converted, list(calibration.rows(converted.graph)), keep=kept)
-        store_weights(model, TABLES, converted.graph, tables_only=True)
-    elif precision in QUANTISED:
-        model = quantise.compress(converted, keep=kept)
-    elif precision in STORED_HALF:
-        store_weights(model, STORED_HALF[precision], converted.graph)
-    save_graph(model, path, precision=precision, source=source)
-    return tuple(kept)
+@dataclasses.dataclass(frozen=True)
+class _Making:
+    """A graph that is to be written in a precision.
+
+    Attributes:
+        converted: the graph.
+        precision: its own, which is not the variant's for one that stays in float32.
+        source: sha256 of the ONNX file.
+        calibration: what int8 takes ranges from.
+        keep: layers that stay in float32.
+    """
+
+    converted: Converted
+    precision: str
+    source: str
+    calibration: CalibrationSet | None
+    keep: Sequence[str]
+
+    def write(self, place: Path, reference: Reference) -> tuple[GraphResult, list[CaseResult]]:
+        """Write the graph to a folder and read it back; of several ways to quantise it, the one that comes out nearest."""
+        kept = self.converted.kept(self.keep) if self.precision in QUANTISED else []
+        name = f"{self.converted.graph}.xml"
+        with tempfile.TemporaryDirectory() as folder:
+            found = []
+            for number, (smoothing, model) in enumerate(self._models(kept)):
+                path = Path(folder) / str(number) / name
+                path.parent.mkdir()
+                save_graph(model, path, precision=self.precision, source=self.source)
+                result, cases = _look_at(path, self.precision, reference, tuple(kept))
+                result = dataclasses.replace(result, file=f"{VARIANTS_FOLDER}/{place.name}/{name}", smoothing=smoothing)
+                found.append((path, result, cases))
+            path, result, cases = min(found, key=lambda one: distance(one[2]))
+            for file in (path, path.with_suffix(".bin")):
+                shutil.move(file, place / file.name)
+        return result, cases
+
+    def _models(self, kept: Sequence[str]) -> Iterator[tuple[float | None, openvino.Model]]:
+        """The graph in its precision, with the smoothing that went before; in int8 there are several."""
+        graph, model = self.converted.graph, self.converted.model
+        if self.precision in CALIBRATED:
+            assert self.calibration is not None
+            rows = list(self.calibration.rows(graph))
+            for smoothing in quantise.SMOOTHINGS:
+                made = quantise.quantise(self.converted, rows, smoothing=smoothing, keep=kept)
+                store_weights(made, TABLES, graph, tables_only=True)
+                yield smoothing, made
+            return
+        if self.precision in QUANTISED:
+            model = quantise.compress(self.converted, keep=kept)
+        elif self.precision in STORED_HALF:
+            store_weights(model, STORED_HALF[self.precision], graph)
+        yield None, model
+
+
+def distance(cases: Sequence[CaseResult]) -> float:
+    """How far a graph is from its ONNX graph at worst, as a share of the scale; infinite where a case is no number."""
+    return max((case.relative_error if case.finite else float("inf") for case in cases), default=0.0)
 
 
 def _look_at(
@@ -222,7 +263,7 @@ def _look_at(
             not_executed = "checked in the file, not executed here: OpenVINO multiplies the activations as they are"
     result = GraphResult(
         graph=graph,
-        file=f"{VARIANTS_FOLDER}/{path.parent.name}/{path.name}",
+        file=path.name,
         bytes=sum(file.stat().st_size for file in (path, path.with_suffix(".bin"))),
         precision=stored.precision,
         products=stored.counts(),

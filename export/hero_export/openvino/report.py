@@ -32,6 +32,7 @@ class GraphResult:
         not_executed: why the precision was seen in the file alone; None where it was executed.
         fused: fused operators, each of which is one operation in the file, and each attention when it runs.
         kept: products that were kept in float32.
+        smoothing: how much of the outliers of activations went into the weights, see ``quantise.SMOOTHINGS``.
     """
 
     graph: str
@@ -44,6 +45,7 @@ class GraphResult:
     not_executed: str | None
     fused: dict[str, int]
     kept: tuple[str, ...]
+    smoothing: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 import hero_sdk
 from hero_export import export_bundle
 from hero_export.cli import app
+from hero_export.openvino import quantise
+from hero_export.openvino.export import Request, add_openvino
 from hero_export.verification.bundle_cases import BundleCases
 from hero_sdk import Hero, VideoFeatures
 from hero_sdk.engines.local import LocalEngine
@@ -130,3 +132,36 @@ def test_lower_precisions_stay_near(task: str, bundle: Path) -> None:
     assert errors["fp32"] < 1e-5
     assert 1e-3 < errors["int8"] < 0.1
     assert errors["bf16"] < 0.02
+
+
+@pytest.mark.parametrize("task", [STATEMENTS], indirect=True)
+def test_of_the_ways_to_quantise_the_nearest_is_kept(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(bundle, ("int8",), bundle.parent / "calibration")
+
+    def made(name: str, smoothings: tuple[float | None, ...]) -> tuple[dict[str, float | None], dict[str, float]]:
+        monkeypatch.setattr(quantise, "SMOOTHINGS", smoothings)
+        (report,) = add_openvino(request, out=tmp_path / name)
+        errors: dict[str, float] = {}
+        for case in report.cases:
+            errors[case.graph] = max(errors.get(case.graph, 0.0), case.relative_error)
+        return {graph.graph: graph.smoothing for graph in report.graphs if graph.precision == "int8"}, errors
+
+    _, with_smoothing = made("with", (0.25,))
+    _, without = made("without", (None,))
+    chosen, nearest = made("both", (0.25, None))
+    assert set(chosen) == {"cross_modal", "temporal"}
+    for graph, smoothing in chosen.items():
+        assert with_smoothing[graph] != without[graph]
+        assert nearest[graph] == min(with_smoothing[graph], without[graph])
+        assert smoothing == (0.25 if with_smoothing[graph] < without[graph] else None)
+
+
+@pytest.mark.parametrize("task", [STATEMENTS], indirect=True)
+def test_in_int8_a_whole_graph_is_kept_too(bundle: Path, tmp_path: Path) -> None:
+    request = Request(bundle, ("int8",), bundle.parent / "calibration", ("temporal",))
+    add_openvino(request, out=tmp_path / "kept")
+    graphs = read_bundle(tmp_path / "kept").variants["openvino-int8"].graphs
+    assert set(graphs["temporal"].products) == {"fp32"}
+    assert graphs["cross_modal"].precision == "int8"
