@@ -38,6 +38,7 @@ class CaseResult:
         cosine: the smallest cosine between a vector and the model's.
         finite: no NaN or infinity anywhere in the output, empty slots included.
         passed: within the tolerances.
+        stray: vectors whose cosine is below the tolerance.
     """
 
     graph: str
@@ -53,6 +54,7 @@ class CaseResult:
     cosine: float
     finite: bool
     passed: bool
+    stray: int = 0
 
     @property
     def relative_error(self) -> float:

@@ -29,6 +29,8 @@ class Tolerance:
         max_relative_error: largest absolute error of a single element, as a share of the largest output; for logits in fp32 and
             for sanity elsewhere.
         min_cosine: smallest cosine between an output vector and the model's.
+        stray: share of the vectors whose cosine may be smaller. Of rounding the smallest of all vectors is a matter of how many one
+            looks at; a slot of a row that a graph gets wrong is one in two hundred.
         budget: points (hundredths) of a task's metric that may be lost.
         reason: why these.
         calibrated: whether activations have ranges that real inputs have shown, so that only on real inputs there is something to
@@ -40,7 +42,13 @@ class Tolerance:
     budget: float
     reason: str
     calibrated: bool = False
+    stray: float = 0.0
 
+
+STRAY = 0.001
+"""Share of stray vectors in precisions below fp32. Measured in int8 on a model of statements, over 15,233 vectors of stage 1: the
+mean cosine is 0.9999, one vector in a hundred is below 0.9995 and one in a thousand below 0.9961; the smallest of all is 0.961.
+"""
 
 FP32 = Tolerance(
     MAX_RELATIVE_ERROR,
@@ -56,18 +64,21 @@ TOLERANCES = {
         0.999,
         0.5,
         "11 bits of mantissa in every product; elements are not judged one by one, the task is",
+        stray=STRAY,
     ),
     "bf16": Tolerance(
         0.15,
         0.99,
         0.5,
         "8 bits of mantissa in every product; elements are not judged one by one, the task is",
+        stray=STRAY,
     ),
     "int8": Tolerance(
         0.25,
         0.98,
         1.0,
         "256 steps for weights and activations; elements are not judged one by one, the task is",
+        stray=STRAY,
     ),
 }
 """By precision. What is below fp32 is judged on its task; the rest is there to tell a broken graph from a coarse one.

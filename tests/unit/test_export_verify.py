@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from hero_export import VerificationError
 from hero_export.report import CaseResult
+from hero_export.tolerances import tolerance_of
 from hero_export.verification.comparison import GraphRunner, check_frame_graph, compare, require_passed, verify_graph
 from hero_export.verification.head_cases import Case
 from hero_sdk.frame_encoder import GRAPH_FILE
@@ -52,6 +54,31 @@ def test_the_numbers_are_those_of_the_definition(expected: np.ndarray) -> None:
     assert result.scale == np.abs(expected[used]).max()
     assert result.relative_error == pytest.approx(result.max_error / result.scale)
     assert (result.batch, result.finite, result.passed) == (3, True, False)
+
+
+def test_below_fp32_a_vector_in_a_thousand_may_be_astray() -> None:
+    """Which a slot that a graph gets wrong is not: it is one of each row."""
+    rng = np.random.default_rng(3)
+    expected = rng.standard_normal((20, 100, 8)).astype(np.float32)
+    used = np.ones(expected.shape[:-1], bool)
+    found = expected.copy()
+
+    def judged() -> CaseResult:
+        return compare("temporal", "clips", "case", 20, found, expected, used, wide)
+
+    wide = replace(tolerance_of("int8"), max_relative_error=10.0)
+    found[0, :2] = -found[0, :2]
+    assert (judged().stray, judged().passed) == (2, True)
+    assert judged().cosine == pytest.approx(-1)
+    assert not compare("temporal", "clips", "case", 20, found, expected, used, replace(wide, stray=0.0)).passed
+    found[1, 0] = -found[1, 0]
+    assert (judged().stray, judged().passed) == (3, False)
+    found[:] = expected
+    found[:, 7] = -found[:, 7]
+    assert (judged().stray, judged().passed) == (20, False)
+    found[:] = expected
+    found[0, 0] = np.nan
+    assert (judged().stray, judged().passed) == (1, False)
 
 
 def test_an_equal_output_passes(expected: np.ndarray) -> None:

@@ -148,10 +148,11 @@ def compare(
         cosine=float(cosine.min()),
         finite=bool(np.isfinite(found).all()),
         passed=False,
+        # Written so that a NaN is stray, and fails: every comparison with it is false.
+        stray=0 if output in LOGITS else int((~(cosine >= tolerance.min_cosine)).sum()),
     )
-    # Written so that a NaN fails: every comparison with it is false.
     near = result.finite and result.max_error <= tolerance.max_relative_error * scale
-    return result.judged(near and (output in LOGITS or result.cosine >= tolerance.min_cosine))
+    return result.judged(near and result.stray <= tolerance.stray * result.vectors)
 
 
 def require_passed(results: Sequence[CaseResult]) -> None:

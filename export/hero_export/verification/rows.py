@@ -13,7 +13,7 @@ from hero_export.verification.head_cases import Case
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import GraphSpec, TensorSpec
 
-KEPT = 16
+KEPT = 64
 """Rows of each graph, drawn from all that came by."""
 
 NAME = "rows of the split"
