@@ -107,7 +107,9 @@ def test_a_graph_that_was_altered_is_not_served(tmp_path: Path, tiny_repository:
         file.write(b"\xff")
     with (
         pytest.raises(
-            ServerError, match=r"ended with 1 before it was ready(.|\n)*query.weights is not the file of the bundle"
+            # With 1 or, as happens to tritonserver when it gives up on a busy machine, by a signal.
+            ServerError,
+            match=r"ended with -?\d+ before it was ready(.|\n)*query.weights is not the file of the bundle",
         ),
         running_server(altered),
     ):
