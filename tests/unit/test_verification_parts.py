@@ -19,7 +19,7 @@ from hero_export.verification.destination import check_place, staged_report
 from hero_export.verification.metric import careful_loss
 from hero_export.verification.plots import Bar, bars, curves
 from hero_export.verification.report import BASE, MetricResult, VariantResult, VerificationReport
-from hero_export.verification.task import Scores, TaskSplit
+from hero_export.verification.task import Scores, TaskSplit, points
 from hero_export.verification.verifying import Options, budget_of, require_verified
 from hero_sdk.manifest import RETRIEVAL
 
@@ -70,6 +70,13 @@ def test_a_loss_is_taken_with_its_standard_error() -> None:
     found[4] = 0
     assert careful_loss(scores(torch), scores(found), "accuracy") > 1 / 400 + expected
     assert careful_loss(scores(torch), scores(found), "BLEU-4") == pytest.approx(-1 / 400), "no mean over items"
+
+
+def test_a_point_of_a_metric_without_an_end_is_a_share_of_what_the_model_reaches() -> None:
+    assert points("accuracy", 0.02, 0.5) == pytest.approx(2)
+    assert points("CIDEr", 0.0174, 3.4618) == pytest.approx(0.5026, abs=1e-4)
+    assert points("CIDEr", 0.0174, 0.5) == pytest.approx(3.48), "less than one is a stricter measure"
+    assert points("CIDEr", -0.1, 0.0) == -10
 
 
 def test_a_precision_has_the_tolerance_of_its_numbers() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from hero_export.verification.bootstrap import paired_error
-from hero_export.verification.task import JUDGED, Scores, TaskSplit
+from hero_export.verification.task import JUDGED, Scores, TaskSplit, points
 from hero_sdk.engines.local import LocalEngine
 
 Make = Callable[[Path, Collection[str]], str]
@@ -47,7 +47,7 @@ class TaskMetric:
             with LocalEngine(bundle, variant=name, threads=self._threads) as engine:
                 found = self._split.score(engine)
         return -max(
-            100 * careful_loss(self._torch, found, metric)
+            points(metric, careful_loss(self._torch, found, metric), self._torch.metrics[metric])
             for metric in JUDGED[self._split.task]
             if metric in self._torch.metrics
         )

@@ -236,7 +236,8 @@ def _result(
             f"{'' if worst.finite else ', not finite'}"
         )
     problems += [
-        f"{metric.metric} loses {metric.loss:.2f} points of {100 * metric.torch:.2f}; the budget is {metric.budget:g}"
+        f"{metric.metric} loses {metric.loss:.2f} points, from {100 * metric.torch:.2f} to {100 * metric.found:.2f}; the budget is "
+        f"{metric.budget:g}"
         for metric in metrics
         if metric.variant == name and not metric.passed
     ]
