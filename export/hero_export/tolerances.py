@@ -30,7 +30,7 @@ class Tolerance:
             for sanity elsewhere.
         min_cosine: smallest cosine between an output vector and the model's.
         stray: share of the vectors whose cosine may be smaller. Of rounding the smallest of all vectors is a matter of how many one
-            looks at; a slot of a row that a graph gets wrong is one in two hundred.
+            looks at; a slot that a graph gets wrong in every row is one of the 128 or so that a row has.
         budget: points of a task's metric that may be lost: hundredths of its scale, or, where that has no end, of what the model
             reaches.
         reason: why these.

@@ -25,6 +25,7 @@ from hero_train.data.features import (
 )
 from hero_train.data.texts import read_texts
 from hero_train.errors import CheckpointError, ConfigError, DataError
+from hero_train.evaluation import evenly
 from hero_train.geometry import check_geometry, check_text_geometry
 from hero_train.initial import start_model
 from hero_train.losses import RetrievalLossConfig
@@ -37,6 +38,9 @@ from hero_train.training import Session
 
 Model = TypeVar("Model", bound=HeroEncoders)
 
+
+TOLD_BY = 2000
+"""Texts that tell how well a tokenizer knows the words of all of them."""
 
 FEW_TOKENS = 2.0
 """Tokens per word that a tokenizer needs at most for texts that it was made for; RoBERTa's has 1.3 for English."""
@@ -72,9 +76,9 @@ def make_tokenizer(session: Session, texts: Sequence[str], video_ids: Iterable[s
 
 def _tell_pieces(session: Session, tokenizer_json: str, texts: Sequence[str]) -> None:
     """Tell whoever trains when a tokenizer made for other texts cuts words into pieces, which learn slowly."""
-    tokenizer = TextTokenizer(tokenizer_json)
-    words = sum(len(text.split()) for text in texts)
-    tokens = sum(len(tokenizer.encode(text)) for text in texts)
+    tokenizer, some = TextTokenizer(tokenizer_json), evenly(texts, TOLD_BY)
+    words = sum(len(text.split()) for text in some)
+    tokens = sum(len(tokenizer.encode(text)) for text in some)
     if tokens > FEW_TOKENS * words:
         session.console.print(
             f"The tokenizer cuts each word of the training texts into {tokens / words:.1f} tokens, for it was made for others, and "
