@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import jinja2
 import typer
 
-from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE
+from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE, HELD_OUT
 from demo.tasks import ANNOTATIONS, HERE, ROOT, WORK
 from hero_export.tolerances import TOLERANCES
 from hero_export.verification.report import TORCH, signed
@@ -73,6 +73,7 @@ def document(reports: Mapping[str, Any], costs: Mapping[str, Any], full: Mapping
     template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return template.get_template("exports.md.jinja").render(
         note=note,
+        episodes=HELD_OUT[2],
         machine=next((report["machine"] for report in reports.values()), ""),
         threads=next((report["threads"] for report in reports.values()), 1),
         tasks={

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +40,9 @@ MINUTES_FILE = "minutes.json"
 
 ANNOTATIONS = {"retrieval": "", "questions": "qa_", "statements": "statements_", "captions": "captions_"}
 """What the names of the annotation files begin with."""
+
+FILES = {"train": "train", "validation": "val", "test": "test"}
+"""What the names of the annotation files end with, by split."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,20 @@ def run(size: Size, work: Path, seed: int, shell: Shell, begin: str = "pretraini
 def make_corpus(work: Path, episodes: tuple[int, int, int], seed: int, shell: Shell) -> None:
     """Make the episodes, the frame encoder and the list of training episodes; what an earlier run left is used again."""
     shell.title("Make the corpus: cartoon episodes with subtitles, queries, questions, statements and captions")
-    train, val, test = map(str, episodes)
-    work.mkdir(parents=True, exist_ok=True)
-    if not _is_made(work / "toontv", episodes, seed):
-        shutil.rmtree(work / "toontv", ignore_errors=True)
-        shell.run(
-            "python", "-m", "demo.toontv", work / "toontv",
-            "--train", train, "--val", val, "--test", test, "--seed", str(seed),
-        )  # fmt: skip
+    make_episodes(work / "toontv", episodes, seed, shell)
     if not (work / "frame_encoder").exists():
         shell.run("hero-export", "frame-encoder", "--out", work / "frame_encoder")
     (work / "train_ids.json").write_text(json.dumps(CorpusPlan(*episodes, seed).video_ids("train")), encoding="utf-8")
+
+
+def make_episodes(toontv: Path, episodes: tuple[int, int, int], seed: int, shell: Shell) -> None:
+    """Make episodes for training, validation and testing in a folder, unless it holds these very ones."""
+    if not _is_made(toontv, episodes, seed):
+        shutil.rmtree(toontv, ignore_errors=True)
+        toontv.parent.mkdir(parents=True, exist_ok=True)
+        train, val, test = map(str, episodes)
+        sizes = ("--train", train, "--val", val, "--test", test)
+        shell.run("python", "-m", "demo.toontv", toontv, *sizes, "--seed", str(seed))
 
 
 def _is_made(toontv: Path, episodes: tuple[int, int, int], seed: int) -> bool:
@@ -165,23 +171,32 @@ def train(
         shell: to run in.
         initial: checkpoint to start from; None starts from random weights.
     """
-    moved: dict[str, str | Path] = {
-        "output": output,
-        "frame_encoder": work / "frame_encoder",
-        "data.features": work / "features",
-    }
-    moved |= {f"data.{kind}": work / "toontv" / kind for kind in ("videos", "subtitles")}
+    toontv = work / "toontv"
+    moved: dict[str, str | Path] = {"output": output, "frame_encoder": work / "frame_encoder"}
+    moved |= media(toontv, work / "features")
     if task == "pretraining":
         moved["data.ids"] = work / "train_ids.json"
-        texts = [work / "toontv" / "annotations" / f"{prefix}train.jsonl" for prefix in ANNOTATIONS.values()]
+        texts = [toontv / "annotations" / f"{prefix}train.jsonl" for prefix in ANNOTATIONS.values()]
         moved["tokenizer.texts"] = json.dumps([str(path) for path in texts])
     else:
-        moved |= {
-            f"data.{split}": work / "toontv" / "annotations" / f"{ANNOTATIONS[task]}{name}.jsonl"
-            for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
-        }
-    entries = [*(f"{name}={path}" for name, path in moved.items()), f"initial={initial or 'null'}", *overrides]
+        moved |= annotations(task, toontv)
+    entries = [*entries_of(moved), f"initial={initial or 'null'}", *overrides]
     shell.run("hero-train", "run", CONFIGS / f"{task}.yaml", *(word for entry in entries for word in ("--set", entry)))
+
+
+def media(toontv: Path, features: Path) -> dict[str, Path]:
+    """Entries of a run's configuration: where its videos, their subtitles and their features are."""
+    return {"data.features": features} | {f"data.{kind}": toontv / kind for kind in ("videos", "subtitles")}
+
+
+def annotations(task: str, toontv: Path, splits: Sequence[str] = ("train", "validation", "test")) -> dict[str, Path]:
+    """Entries of a run's configuration: where the annotations of splits of a task are."""
+    return {f"data.{split}": toontv / "annotations" / f"{ANNOTATIONS[task]}{FILES[split]}.jsonl" for split in splits}
+
+
+def entries_of(moved: Mapping[str, str | Path]) -> list[str]:
+    """Entries as `--set` takes them."""
+    return [f"{name}={value}" for name, value in moved.items()]
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ class Tolerance:
         min_cosine: smallest cosine between an output vector and the model's.
         stray: share of the vectors whose cosine may be smaller. Of rounding the smallest of all vectors is a matter of how many one
             looks at; a slot that a graph gets wrong in every row is one of the 128 or so that a row has.
-        budget: points of a task's metric that may be lost: hundredths of its scale, or, where that has no end, of what the model
-            reaches.
+        budget: points (hundredths) of a task's metric that may be lost.
         reason: why these.
         calibrated: whether activations have ranges that real inputs have shown, so that only on real inputs there is something to
             be judged: on random ones, which lie outside, a graph with such ranges must only give numbers.

@@ -16,6 +16,7 @@ from demo.exports import Plan
 from demo.exports_document import document, write_document
 from demo.shell import DemoError, Shell
 from hero_export.exit_codes import ExitCode
+from hero_train.run_config import load_config
 from tests.tiny_checkpoint import CONFIG, GEOMETRY, make_task_model, write_frame_encoder, write_model
 from tests.tiny_training import load_run, write_training_set
 
@@ -48,7 +49,7 @@ class Commands(Shell):
 
 @pytest.mark.slow  # Six commands, each a process that imports torch, and an export: half a minute together.
 def test_a_task_is_exported_quantised_and_verified_by_commands(work: Path) -> None:
-    plan = Plan(onnxruntime=("fp16", "int8"), openvino=(), targets=(), shapes=SHAPES)
+    plan = Plan(onnxruntime=("fp16", "int8"), openvino=(), targets=(), shapes=SHAPES, episodes=None)
     costs = json.loads(exports.run(work, ["statements"], plan, Commands()).read_text(encoding="utf-8"))
     names = [step["name"] for step in costs["statements"]]
     assert names[:4] == ["export", "calibrate", "onnxruntime", "verify"]
@@ -84,7 +85,8 @@ def test_what_a_precision_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch
                 (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
             return exports.Finished(ExitCode.BUDGET if first else 0, "", 1.5, 10**8)
 
-    steps = exports.export_task(tmp_path / "questions", tmp_path / "out", Plan(), Noting())
+    held_out = tmp_path / "held-out.yaml"
+    steps = exports.export_task(tmp_path / "questions", held_out, tmp_path / "out", Plan(), Noting())
     assert [step.name for step in steps] == [
         *("export", "calibrate", "onnxruntime", "openvino", "tensorrt", "verify"),
         *("mix openvino-int8", "mix openvino-bf16", "verify again"),
@@ -96,6 +98,36 @@ def test_what_a_precision_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch
         engine = ("--engine", "openvino", "--precision", precision)
         assert by_name[f"mix openvino-{precision}"][:7] == ["hero-export", "mix", *by_name["openvino"][2:3], *engine]
     assert "--calibration" in by_name["onnxruntime"]
+    for name, words in by_name.items():
+        data = words[words.index("--data") + 1] if "--data" in words else None
+        judged = name in ("verify", "verify again", "mix openvino-int8", "mix openvino-bf16")
+        calibrated = tmp_path / "questions" / "config.yaml"
+        assert data == (str(held_out) if judged else str(calibrated) if name == "calibrate" else None), name
+
+
+def test_precisions_are_judged_on_episodes_of_their_own(work: Path) -> None:
+    """By the seed of the training episodes, which are not made again; what is not about data stays as it was."""
+    made: list[list[str]] = []
+
+    class Making(Commands):
+        def run(self, *command: str | Path, expect: int = 0) -> str:
+            made.append([str(word) for word in command])
+            return ""
+
+    (work / "toontv").mkdir()
+    (work / "toontv" / "corpus.json").write_text('{"seed": 11}', encoding="utf-8")
+    found = load_config(exports.hold_out("statements", work, (0, 5, 6), Making()))
+    assert made == [
+        [*("python", "-m", "demo.toontv", str(work / "held-out" / "toontv")),
+         *("--train", "0", "--val", "5", "--test", "6", "--seed", "11")]
+    ]  # fmt: skip
+    trained = load_config(work / "statements" / "config.yaml")
+    assert found.data.test == work / "held-out" / "toontv" / "annotations" / "statements_test.jsonl"
+    assert found.data.validation == work / "held-out" / "toontv" / "annotations" / "statements_val.jsonl"
+    assert found.data.videos == work / "held-out" / "toontv" / "videos"
+    assert found.data.features == work / "held-out" / "features"
+    assert found.data.train == trained.data.train
+    assert found.model_dump(exclude={"data"}) == trained.model_dump(exclude={"data"})
 
 
 @pytest.mark.parametrize("variant", ["base", "openvino-fp32"])

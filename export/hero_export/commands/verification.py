@@ -179,7 +179,7 @@ def mix(
         float | None,
         typer.Option(
             min=0,
-            help="Points that each metric may lose, a standard error included. Default: the precision's, as `verify` has it.",
+            help="Points that each metric may lose, to 95 % certainty. Default: the precision's, as `verify` has it.",
             rich_help_panel=JUDGING,
         ),
     ] = None,
@@ -234,6 +234,6 @@ def mix(
         return
     kept = ", ".join(found.kept) or "none"
     typer.echo(
-        f"Made {engine}-{precision} of {bundle}: with a standard error added it loses {max(0.0, -found.metric):.2f} points of the "
-        f"{split} split; the budget is {found.budget:g}. In fp32: {kept} ({len(found.trail)} candidates were judged)."
+        f"Made {engine}-{precision} of {bundle}: it loses at most {max(0.0, -found.metric):.2f} points (95 %) of the {split} "
+        f"split; the budget is {found.budget:g}. In fp32: {kept} ({len(found.trail)} candidates were judged)."
     )

@@ -1,4 +1,4 @@
-"""Intervals and errors of differences between two systems that answered the same items."""
+"""Intervals of differences between two systems that answered the same items."""
 
 from __future__ import annotations
 
@@ -31,11 +31,3 @@ def paired_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> 
     ]
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def paired_error(first: np.ndarray, second: np.ndarray) -> float:
-    """The standard error of the mean of ``first - second``, (items,) scores of the same items; infinite for a single item."""
-    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    if len(difference) < 2:
-        return float("inf")
-    return float(difference.std(ddof=1) / np.sqrt(len(difference)))

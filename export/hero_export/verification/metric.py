@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from hero_export.verification.bootstrap import paired_error
-from hero_export.verification.task import JUDGED, Scores, TaskSplit, points
+from hero_export.verification.bootstrap import paired_interval
+from hero_export.verification.task import JUDGED, Scores, TaskSplit
 from hero_sdk.engines.local import LocalEngine
 
 Make = Callable[[Path, Collection[str]], str]
@@ -30,14 +31,14 @@ class TaskMetric:
     def __call__(self, excluded: Collection[str]) -> float:
         """The largest loss among the metrics that a budget holds for, in points, as a number that is better when it is larger.
 
-        A standard error is added to each loss. Of many candidates that were judged on few items, the smallest that loses nothing
-        is the luckiest, and on other items it is not.
+        Of each loss the upper end of its 95 % interval is taken: a choice among many candidates that goes by the loss itself finds
+        the luckiest, which on other items is not. A small split keeps more layers: that is the price of knowing little.
 
         Args:
             excluded: layers that stay in higher precision.
 
         Returns:
-            0 where every item comes out as it does in PyTorch, -1.5 where a metric may well lose a point and a half.
+            0 where every item comes out as it does in PyTorch, -1.5 where a metric may lose up to a point and a half.
         """
         if self._torch is None:
             self._torch = self._split.score(self._split.model)
@@ -47,15 +48,25 @@ class TaskMetric:
             with LocalEngine(bundle, variant=name, threads=self._threads) as engine:
                 found = self._split.score(engine)
         return -max(
-            points(metric, careful_loss(self._torch, found, metric), self._torch.metrics[metric])
+            100 * sure_loss(self._torch, found, metric)
             for metric in JUDGED[self._split.task]
             if metric in self._torch.metrics
         )
 
 
-def careful_loss(torch: Scores, found: Scores, metric: str) -> float:
-    """What a system loses of a metric, with the standard error of the paired difference where the metric is a mean over items."""
-    loss = torch.metrics[metric] - found.metrics[metric]
+def sure_loss(torch: Scores, found: Scores, metric: str) -> float:
+    """What a system surely does not lose more than: the upper end of the interval of its loss, see ``paired_interval``.
+
+    Of a single item nothing can be said, and the loss is infinite. A metric of a whole corpus, as BLEU-4 is, has no interval, and
+    its loss is taken as it is.
+
+    Args:
+        torch: what the model reaches.
+        found: what the system does.
+        metric: its name.
+    """
     if metric not in torch.items:
-        return loss
-    return loss + paired_error(torch.items[metric], found.items[metric])
+        return torch.metrics[metric] - found.metrics[metric]
+    if len(torch.items[metric]) < 2:
+        return math.inf
+    return paired_interval(torch.items[metric], found.items[metric])[1]

@@ -58,7 +58,8 @@ def mix_precision(
         calibration: of the bundle.
         engine: onnxruntime or openvino.
         precision: of the variant.
-        budget: points that each metric may lose, a standard error included; None takes that of the precision, as ``verify`` does.
+        budget: points that each metric may lose, as far as the split can tell (see ``TaskMetric``); None takes that of the
+            precision, as ``verify`` does.
         split: that candidates are judged on. Not the test split, so that what is reported there was not chosen by it.
         sample: annotations at most, evenly over the split; None takes all.
         trials: candidates at most.
@@ -92,10 +93,10 @@ def mix_precision(
         found = search_layers(measured, ranking, baseline=0.0, budget=budget, most_trials=trials)
     if not found.reached:
         raise BudgetError(
-            f"No candidate in {precision} loses at most {budget:g} points of the {split} split, a standard error included, in "
-            f"{len(found.trail)} trials; the best loses {-found.metric:.2f} with {len(found.kept)} of {len(ranking)} "
-            f"{unit_of(engine, precision)} in fp32. Nothing was changed. Allow more --trials, calibrate on more rows, or state "
-            "another --budget."
+            f"Of no candidate in {precision} the {split} split can tell that it loses at most {budget:g} points, in "
+            f"{len(found.trail)} trials; the best loses up to {-found.metric:.2f} (95 %) with {len(found.kept)} of {len(ranking)} "
+            f"{unit_of(engine, precision)} in fp32. Nothing was changed. Allow more --trials, judge on a larger --sample or "
+            "--split, calibrate on more rows, or state another --budget."
         )
     begin(f"Making {precision} with {len(found.kept)} {unit_of(engine, precision)} in fp32")
     name = make(bundle, found.kept)

@@ -121,7 +121,7 @@ class MetricResult:
         variant, metric: names.
         items: queries, questions, statements or moments that it is a mean of.
         torch, found: what each reaches; shares, and CIDEr in [0, 10].
-        loss: points that the variant loses: a hundred times ``torch - found``, and of CIDEr its share of ``torch`` in percent.
+        loss: points that the variant loses: a hundred times ``torch - found``.
         low, high: 95 % interval of the loss, by the paired bootstrap over items; None for a metric that is no mean of items.
         budget: points that may be lost; None for a metric that is shown and not judged.
         passed: the loss is within the budget, or nothing is judged.

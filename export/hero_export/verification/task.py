@@ -39,23 +39,6 @@ JUDGED = {
 }
 """The metrics that a budget holds for, by the task of a bundle."""
 
-OPEN_ENDED = frozenset({"CIDEr"})
-"""Metrics whose scale does not end at one. Of these a point is a hundredth of what the model reaches; MLPerf's targets are shares
-of what fp32 reaches too, mostly 99 %. BLEU-4 and ROUGE-L, which are judged beside it, have the scale that it lacks.
-"""
-
-
-def points(metric: str, difference: float, torch: float) -> float:
-    """A difference of a metric in points, which are hundredths of its scale, or of what the model reaches where that has no end.
-
-    Args:
-        metric: its name.
-        difference: in the metric's own unit.
-        torch: what the model reaches.
-    """
-    return 100 * difference / (torch or 1.0 if metric in OPEN_ENDED else 1.0)
-
-
 SHOWN = {
     RETRIEVAL: tuple(
         f"{task}/R@{rank}{iou}"
@@ -112,27 +95,25 @@ class TaskSplit(ABC):
             torch: what the model reaches.
             found: what the variant does.
             variant: its name.
-            budget: points that may be lost of each metric that is judged, see ``points``.
+            budget: points (hundredths) that may be lost of each metric that is judged.
         """
         results = []
         for metric in SHOWN[self.task]:
             if metric not in torch.metrics or metric not in found.metrics:
                 continue
-            reached = torch.metrics[metric]
-            loss = points(metric, reached - found.metrics[metric], reached)
+            loss = 100 * (torch.metrics[metric] - found.metrics[metric])
             low = high = None
             items = len(next(iter(torch.items.values())))
             if metric in torch.items:
                 items = len(torch.items[metric])
-                ends = paired_interval(torch.items[metric], found.items[metric])
-                low, high = (points(metric, end, reached) for end in ends)
+                low, high = (100 * end for end in paired_interval(torch.items[metric], found.items[metric]))
             judged = metric in JUDGED[self.task]
             results.append(
                 MetricResult(
                     variant=variant,
                     metric=metric,
                     items=items,
-                    torch=reached,
+                    torch=torch.metrics[metric],
                     found=found.metrics[metric],
                     loss=loss,
                     low=low,
