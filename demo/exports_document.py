@@ -16,6 +16,7 @@ import typer
 from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE, HELD_OUT
 from demo.tasks import ANNOTATIONS, HERE, ROOT, WORK
 from hero_export.tolerances import TOLERANCES
+from hero_export.verification.mixing import SEARCH_REPORT
 from hero_export.verification.report import TORCH, signed
 
 Row = tuple[str, ...]
@@ -52,21 +53,35 @@ def write_document(work: Path, out: Path = DOCUMENT, note: str = "") -> Path:
         for task in ANNOTATIONS
         if (path := work / "exports" / task / "report" / "report.json").is_file()
     }
+    searches = {
+        task: {
+            path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted((work / "exports" / task / "bundle").glob(f"reports/variants/*/{SEARCH_REPORT}"))
+        }
+        for task in reports
+    }
     costs, full = (
         json.loads((work / name).read_text(encoding="utf-8")) if (work / name).is_file() else {}
         for name in (EXPORTS_FILE, FULL_SIZE_FILE)
     )
-    out.write_text(document(reports, costs, full, note), encoding="utf-8")
+    out.write_text(document(reports, costs, full, searches, note), encoding="utf-8")
     return out
 
 
-def document(reports: Mapping[str, Any], costs: Mapping[str, Any], full: Mapping[str, Any], note: str = "") -> str:
+def document(
+    reports: Mapping[str, Any],
+    costs: Mapping[str, Any],
+    full: Mapping[str, Any],
+    searches: Mapping[str, Mapping[str, Any]],
+    note: str = "",
+) -> str:
     """The document.
 
     Args:
         reports: of `hero-export verify`, by task.
         costs: steps of the demo, by task.
         full: parameters, bytes and steps at full size, by task.
+        searches: of `hero-export mix`, by task and variant.
         note: what a reader must know of how this was measured.
     """
     loader = jinja2.FileSystemLoader(HERE)
@@ -88,6 +103,7 @@ def document(reports: Mapping[str, Any], costs: Mapping[str, Any], full: Mapping
                     "products",
                 ),
                 "rows": variant_rows(task, report),
+                "mixed": [(name, search_sentence(search)) for name, search in searches.get(task, {}).items()],
                 "absent": [(one["name"], one["not_run"]) for one in report["variants"] if one["not_run"]],
             }
             for task, report in reports.items()
@@ -143,6 +159,16 @@ def metric_cell(metric: Mapping[str, Any] | None) -> str:
     if metric["low"] is None:
         return reached
     return f"{reached}, {signed(-metric['high'])} to {signed(-metric['low'])}"
+
+
+def search_sentence(search: Mapping[str, Any]) -> str:
+    """What a search for layers to keep in fp32 came to, as a part of a sentence."""
+    trail = search["trail"]
+    kept = ", ".join(f"`{name}`" for name in search["kept"]) or "nothing"
+    return (
+        f"{kept}, by a search on the validation split: to 95 % it loses at most {max(0.0, -search['metric']):.2f} points there, "
+        f"with nothing kept {-trail[0]['metric']:.2f} ({len(trail)} candidates, budget {search['budget']:g})"
+    )
 
 
 def plan_rows(reports: Mapping[str, Any]) -> list[Row]:

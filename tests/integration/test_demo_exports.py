@@ -66,7 +66,7 @@ def test_a_task_is_exported_quantised_and_verified_by_commands(work: Path) -> No
 
 
 def test_what_a_precision_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands are noted and not run; the first verification finds two variants over their budgets."""
+    """The commands are noted and not run; the first verification finds a variant over its budget, and one that may be."""
     ran: list[list[str]] = []
 
     class Noting(Commands):
@@ -78,9 +78,12 @@ def test_what_a_precision_loses_too_much_of_is_mixed(tmp_path: Path, monkeypatch
                 folder = Path(words[words.index("--report") + 1])
                 folder.mkdir(parents=True)
                 metrics = [
-                    {"variant": "openvino-int8", "passed": False},
-                    {"variant": "onnxruntime-int8", "passed": True},
-                    {"variant": "openvino-bf16", "passed": False},
+                    {"variant": "openvino-int8", "passed": False, "budget": 1.0, "high": 3.0},
+                    {"variant": "onnxruntime-int8", "passed": True, "budget": 1.0, "high": 1.0},
+                    {"variant": "onnxruntime-fp16", "passed": True, "budget": 0.5, "high": None},
+                    {"variant": "onnxruntime-fp16", "passed": True, "budget": None, "high": 7.0},
+                    {"variant": "openvino-bf16", "passed": True, "budget": 0.5, "high": 0.6},
+                    {"variant": "openvino-fp32", "passed": True, "budget": 0.1, "high": 0.2},
                 ]
                 (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
             return exports.Finished(ExitCode.BUDGET if first else 0, "", 1.5, 10**8)
@@ -132,9 +135,20 @@ def test_precisions_are_judged_on_episodes_of_their_own(work: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["base", "openvino-fp32"])
 def test_what_is_in_fp32_must_be_within_its_budget_as_it_is(tmp_path: Path, variant: str) -> None:
-    (tmp_path / "report.json").write_text(json.dumps({"metrics": [{"variant": variant, "passed": False}]}))
+    (tmp_path / "report.json").write_text(
+        json.dumps({"metrics": [{"variant": variant, "passed": False, "budget": 0.1, "high": 1}]})
+    )
     with pytest.raises(DemoError, match=f"{variant} loses more.*nothing to keep in fp32"):
-        exports.over_budget(tmp_path)
+        exports.to_mix(tmp_path)
+
+
+def test_the_document_says_what_a_search_kept() -> None:
+    trail = [{"kept": [], "metric": -2.79, "within": False}, {"kept": ["step:query"], "metric": -0.9, "within": True}]
+    search = {"kept": ["step:query"], "metric": -0.9, "baseline": 0.0, "budget": 1.0, "reached": True, "trail": trail}
+    report = {"split": "test", "machine": "a machine", "threads": 1, "metrics": [], "variants": [], "latencies": []}
+    page = document({"captions": report}, {}, {}, {"captions": {"openvino-int8": search}})
+    assert "\n- openvino-int8 keeps in fp32: `step:query`, by a search" in page
+    assert "at most 0.90 points there, with nothing kept 2.79 (2 candidates, budget 1).\n" in page
 
 
 @pytest.mark.slow  # Three commands, each a process that imports torch.
@@ -148,7 +162,7 @@ def test_the_full_size_is_exported_and_verified_without_a_task(tmp_path: Path, m
     assert costs["statements"]["parameters"] == sum(weight.numel() for weight in small.parameters())
     assert [step["name"] for step in costs["statements"]["steps"]] == ["export", "onnxruntime", "verify"]
     assert not (tmp_path / "full-size" / "statements").exists()
-    assert "At full size" in document({}, {}, costs)
+    assert "At full size" in document({}, {}, costs, {})
 
 
 def test_the_command_names_the_tasks_that_there_are() -> None:
