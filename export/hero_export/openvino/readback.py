@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from hero_export.errors import FusionError, PrecisionError
 from hero_export.onnx.operators import ATTENTION, GELU, NORM
-from hero_export.openvino.convert import PRODUCTS
+from hero_export.openvino.convert import PRODUCTS, SDPA
 from hero_export.precision.readback import FP32, INT8, INT8_DYNAMIC, Product, Readback
 from hero_sdk.engines.openvino import HALF_CAPABILITIES, capabilities, stamp_of
 
 if TYPE_CHECKING:
     import openvino
 
-FUSED = {"ScaledDotProductAttention": ATTENTION, "MVN": NORM, "Gelu": GELU}
+FUSED = {SDPA: ATTENTION, "MVN": NORM, "Gelu": GELU}
 """OpenVINO's operators by the standard's names of them."""
 
 _STORED = {
@@ -45,7 +45,7 @@ _MOVES = frozenset(
 """What may stand between a quantised activation and its product: it takes or moves values, and changes none."""
 
 _RUN_PRODUCTS = frozenset({"FullyConnected", "MatMul", "Convolution", "Deconvolution"})
-_RUN_ATTENTIONS = frozenset({"ScaledDotProductAttention", "Subgraph", "MHA"})
+_RUN_ATTENTIONS = frozenset({SDPA, "Subgraph", "MHA"})
 """Kinds of nodes of a compiled graph: products, and what computes an attention as one."""
 
 _RUN_TYPES = {"f32": FP32, "f16": "fp16", "bf16": "bf16", "i8": INT8, "u8": INT8, "I8": INT8}
@@ -101,7 +101,7 @@ def _products(model: openvino.Model, precision: str) -> Iterator[Product]:
         if kind not in PRODUCTS:
             continue
         layer, values = operator.get_friendly_name(), operator.input_values()
-        if kind == "ScaledDotProductAttention":
+        if kind == SDPA:
             places, width = _shape(values[0])[-2], _shape(values[0])[-1]
             size = math.prod(_shape(values[0])[:-2]) * places * _shape(values[1])[-2] * width
             scores = INT8 if all(_is_quantised(value) for value in values[:2]) else computed
@@ -157,9 +157,7 @@ def read_execution(model: openvino.Model, compiled: openvino.CompiledModel) -> E
         model: that was compiled.
         compiled: what came of it.
     """
-    attentions = [
-        one.get_friendly_name() for one in model.get_ops() if one.get_type_name() == "ScaledDotProductAttention"
-    ]
+    attentions = [one.get_friendly_name() for one in model.get_ops() if one.get_type_name() == SDPA]
     rest = _RUN_TYPES.get(str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()), FP32)
     products: Counter[str] = Counter()
     holders: dict[str, list[str]] = {name: [] for name in attentions}

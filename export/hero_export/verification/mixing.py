@@ -8,10 +8,14 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import onnx_ir
+
 from hero_export.bundles.variants import amend
 from hero_export.errors import BudgetError
+from hero_export.onnx.operators import ATTENTION
 from hero_export.precision.calibration import CalibrationSet, read_calibration
-from hero_export.precision.making import Precision, add_precisions
+from hero_export.precision.layers import layer_of
+from hero_export.precision.making import HEADS, Precision, add_precisions
 from hero_export.precision.search import MOST_TRIALS, Mixable, MixedPrecision, rank_bundle, search_layers
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import tolerance_of
@@ -111,13 +115,28 @@ def mix_precision(
 def rank(
     bundle: Path, manifest: Manifest, engine: str, precision: Mixable, calibration: CalibrationSet
 ) -> tuple[str, ...]:
-    """What may be kept in float32, the most sensitive first, as ``--keep`` takes it."""
+    """What may be kept in float32, the most sensitive first, as ``--keep`` takes it.
+
+    OpenVINO's int8 rounds the scores of attentions too, and onnxruntime's does not: these come last, each with its own layers.
+    """
     # onnxruntime has no kernels for bf16 on a CPU; layers that suffer from it are those that suffer from fp16.
     ranked = rank_bundle(bundle, manifest, "fp16" if precision == "bf16" else precision, calibration)
     if unit_of(engine, precision) == LAYERS:
-        return tuple(one.layer for one in ranked)
+        scores = attentions_of(bundle, manifest) if engine == OPENVINO else ()
+        return (*(one.layer for one in ranked), *scores)
     graphs = dict.fromkeys(one.layer.partition(":")[0] for one in ranked)
     return tuple(graph for graph in graphs if graph != FRAME_GRAPH)
+
+
+def attentions_of(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
+    """The attentions of the graphs that are quantised, as ``--keep`` takes them."""
+    return tuple(
+        f"{graph}:{layer_of(node)}"
+        for graph, spec in manifest.graphs.items()
+        if graph not in (FRAME_GRAPH, *HEADS)
+        for node in onnx_ir.load(bundle / spec.file).graph
+        if node.op_type == ATTENTION
+    )
 
 
 def unit_of(engine: str, precision: Mixable) -> str:

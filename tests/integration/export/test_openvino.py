@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import hero_sdk
 from hero_export import export_bundle
 from hero_export.cli import app
 from hero_export.openvino import quantise
+from hero_export.openvino.convert import convert_graph
 from hero_export.openvino.export import Request, add_openvino
 from hero_export.verification.bundle_cases import BundleCases
 from hero_sdk import Hero, VideoFeatures
@@ -87,6 +89,23 @@ def test_every_graph_is_read_back_in_its_precision(task: str, bundle: Path) -> N
             if capability in capabilities() or graph["precision"] == "fp32":
                 assert graph["executed"] == graph["products"]
                 assert graph["not_executed"] is None
+
+
+@pytest.mark.parametrize("task", [CAPTIONING], indirect=True)
+def test_an_attention_over_a_cache_is_not_quantised(bundle: Path) -> None:
+    manifest = read_bundle(bundle)
+    step = manifest.variant("openvino-int8").graphs["caption_step"]
+    assert step.products["int8"] > 0
+    assert step.products["fp32"] == 2 * step.fused["Attention"]
+
+
+@pytest.mark.parametrize("task", [CAPTIONING], indirect=True)
+def test_products_share_their_names_with_nothing(bundle: Path) -> None:
+    """NNCF goes by names; an attention with a mask becomes several operators, which the converter names alike."""
+    for name, spec in read_bundle(bundle).graphs.items():
+        converted = convert_graph(bundle / spec.file, name)
+        count = Counter(operator.get_friendly_name() for operator in converted.model.get_ops())
+        assert [count[product] for product in converted.products.values()] == [1] * len(converted.products)
 
 
 def test_fp32_answers_as_onnxruntime_does(task: str, bundle: Path) -> None:

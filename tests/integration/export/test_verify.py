@@ -21,6 +21,7 @@ from hero_export.onnx.export import export_graph
 from hero_export.onnx.graphs import graphs_of
 from hero_export.precision.calibration import read_calibration
 from hero_export.precision.cast import cast_file
+from hero_export.precision.making import kept_by_graph
 from hero_export.verification.mixing import rank
 from hero_export.verification.report import BASE
 from hero_sdk.manifest import read_bundle
@@ -381,6 +382,12 @@ def test_what_may_be_kept_is_what_an_engine_can_keep(
     layers = rank(copy, manifest, "onnxruntime", "int8", rows)
     assert {layer.partition(":")[0] for layer in layers} == {"cross_modal", "temporal", "query"}
     assert all(":" in layer for layer in layers)
+    attentions = rank(copy, manifest, "openvino", "int8", rows)[len(layers) :]
+    assert attentions[0] == "cross_modal:cross_modal.layers.0.attention"
+    assert kept_by_graph(copy, manifest, attentions).keys() == manifest.graphs.keys(), "--keep takes each"
+    assert len(attentions) == sum(
+        manifest.graphs[name].fused["Attention"] for name in ("cross_modal", "temporal", "query")
+    )
     graphs = rank(copy, manifest, "openvino", "bf16", rows)
     assert set(graphs) <= set(manifest.graphs) - {"frames"}
     assert {"cross_modal", "temporal", "query"} <= set(graphs)
