@@ -162,12 +162,12 @@ def metric_cell(metric: Mapping[str, Any] | None) -> str:
 
 
 def search_sentence(search: Mapping[str, Any]) -> str:
-    """What a search for layers to keep in fp32 came to, as a part of a sentence."""
+    """What a search for layers to keep in fp32 came to, as the end of a sentence and another one."""
     trail = search["trail"]
     kept = ", ".join(f"`{name}`" for name in search["kept"]) or "nothing"
     return (
-        f"{kept}, by a search on the validation split: to 95 % it loses at most {max(0.0, -search['metric']):.2f} points there, "
-        f"with nothing kept {-trail[0]['metric']:.2f} ({len(trail)} candidates, budget {search['budget']:g})"
+        f"{kept}. By a search on the validation split; to 95 % it loses at most {max(0.0, -search['metric']):.2f} points there, "
+        f"with nothing kept {-trail[0]['metric']:.2f} (budget {search['budget']:g}, candidates: {len(trail)})"
     )
 
 

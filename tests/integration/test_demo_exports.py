@@ -147,8 +147,8 @@ def test_the_document_says_what_a_search_kept() -> None:
     search = {"kept": ["step:query"], "metric": -0.9, "baseline": 0.0, "budget": 1.0, "reached": True, "trail": trail}
     report = {"split": "test", "machine": "a machine", "threads": 1, "metrics": [], "variants": [], "latencies": []}
     page = document({"captions": report}, {}, {}, {"captions": {"openvino-int8": search}})
-    assert "\n- openvino-int8 keeps in fp32: `step:query`, by a search" in page
-    assert "at most 0.90 points there, with nothing kept 2.79 (2 candidates, budget 1).\n" in page
+    assert "\n- openvino-int8 keeps in fp32: `step:query`. By a search" in page
+    assert "at most 0.90 points there, with nothing kept 2.79 (budget 1, candidates: 2).\n" in page
 
 
 @pytest.mark.slow  # Three commands, each a process that imports torch.
