@@ -39,6 +39,8 @@ few the difference of two precisions has a standard error of 1.7 points of CIDEr
 among many takes more of them than to judge the chosen one.
 """
 
+HELD_OUT_FOLDER = "held-out"
+
 TRIALS = "12"
 """Candidates of a search at most: enough to find how many layers have to be kept, not to give back every one that need not be."""
 
@@ -143,11 +145,19 @@ def hold_out(task: str, work: Path, episodes: tuple[int, int, int], shell: Shell
 
     Returns:
         The configuration of the task's run with these for validation and testing, for `--data`.
+
+    Raises:
+        DemoError: the corpus of training, which has the seed, is gone.
     """
-    seed = json.loads((work / "toontv" / "corpus.json").read_text(encoding="utf-8"))["seed"]
-    folder = work / "held-out"
-    make_episodes(folder / "toontv", episodes, seed, shell)
-    moved = media(folder / "toontv", folder / "features") | annotations(task, folder / "toontv", ("validation", "test"))
+    corpus, folder = work / "toontv" / "corpus.json", work / HELD_OUT_FOLDER
+    if not corpus.is_file():
+        raise DemoError(
+            f"{work.name} has no toontv/corpus.json, with the seed of the training episodes; expected the folder as `make "
+            "train-demo` left it. Run that again."
+        )
+    toontv = folder / "toontv"
+    make_episodes(toontv, episodes, json.loads(corpus.read_text(encoding="utf-8"))["seed"], shell)
+    moved = media(toontv, folder / "features") | annotations(task, toontv, ("validation", "test"))
     target = folder / f"{task}.yaml"
     target.write_text(load_config(work / task / "config.yaml", entries_of(moved)).dump(), encoding="utf-8")
     return target

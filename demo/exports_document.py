@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import jinja2
 import typer
 
-from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE, HELD_OUT
+from demo.exports import EXPORTS_FILE, FULL_SIZE_FILE, HELD_OUT_FOLDER
 from demo.tasks import ANNOTATIONS, HERE, ROOT, WORK
 from hero_export.tolerances import TOLERANCES
 from hero_export.verification.mixing import SEARCH_REPORT
@@ -60,11 +60,12 @@ def write_document(work: Path, out: Path = DOCUMENT, note: str = "") -> Path:
         }
         for task in reports
     }
-    costs, full = (
+    costs, full, held_out = (
         json.loads((work / name).read_text(encoding="utf-8")) if (work / name).is_file() else {}
-        for name in (EXPORTS_FILE, FULL_SIZE_FILE)
+        for name in (EXPORTS_FILE, FULL_SIZE_FILE, Path(HELD_OUT_FOLDER, "toontv", "corpus.json"))
     )
-    out.write_text(document(reports, costs, full, searches, note), encoding="utf-8")
+    episodes = held_out["counts"]["test"]["episodes"] if held_out else None
+    out.write_text(document(reports, costs, full, searches, episodes, note), encoding="utf-8")
     return out
 
 
@@ -73,6 +74,7 @@ def document(
     costs: Mapping[str, Any],
     full: Mapping[str, Any],
     searches: Mapping[str, Mapping[str, Any]],
+    episodes: int | None = None,
     note: str = "",
 ) -> str:
     """The document.
@@ -82,13 +84,14 @@ def document(
         costs: steps of the demo, by task.
         full: parameters, bytes and steps at full size, by task.
         searches: of `hero-export mix`, by task and variant.
+        episodes: that were made to judge on; None where those of the runs were taken.
         note: what a reader must know of how this was measured.
     """
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return template.get_template("exports.md.jinja").render(
         note=note,
-        episodes=HELD_OUT[2],
+        episodes=episodes,
         machine=next((report["machine"] for report in reports.values()), ""),
         threads=next((report["threads"] for report in reports.values()), 1),
         tasks={

@@ -117,6 +117,8 @@ def test_precisions_are_judged_on_episodes_of_their_own(work: Path) -> None:
             made.append([str(word) for word in command])
             return ""
 
+    with pytest.raises(DemoError, match=r"no toontv/corpus\.json.*Run that again"):
+        exports.hold_out("statements", work, (0, 5, 6), Making())
     (work / "toontv").mkdir()
     (work / "toontv" / "corpus.json").write_text('{"seed": 11}', encoding="utf-8")
     found = load_config(exports.hold_out("statements", work, (0, 5, 6), Making()))
@@ -146,7 +148,9 @@ def test_the_document_says_what_a_search_kept() -> None:
     trail = [{"kept": [], "metric": -2.79, "within": False}, {"kept": ["step:query"], "metric": -0.9, "within": True}]
     search = {"kept": ["step:query"], "metric": -0.9, "baseline": 0.0, "budget": 1.0, "reached": True, "trail": trail}
     report = {"split": "test", "machine": "a machine", "threads": 1, "metrics": [], "variants": [], "latencies": []}
-    page = document({"captions": report}, {}, {}, {"captions": {"openvino-int8": search}})
+    page = document({"captions": report}, {}, {}, {"captions": {"openvino-int8": search}}, 77)
+    assert "on 77 held-out episodes, of which the first sixty" in page
+    assert "on the held-out episodes. In brackets" in document({}, {}, {}, {})
     assert "\n- openvino-int8 keeps in fp32: `step:query`. By a search" in page
     assert "at most 0.90 points there, with nothing kept 2.79 (budget 1, candidates: 2).\n" in page
 

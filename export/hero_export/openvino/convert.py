@@ -91,7 +91,8 @@ def _is_pooled(product: openvino.Node) -> bool:
 def _has_one_query(product: openvino.Node) -> bool:
     if product.get_type_name() != SDPA:
         return False
-    queries = product.get_input_partial_shape(0)[2]
+    shape = product.get_input_partial_shape(0)
+    queries = shape[len(shape) - 2]
     return bool(queries.is_static) and queries.get_length() == 1
 
 
