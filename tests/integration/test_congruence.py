@@ -5,7 +5,6 @@ Each is compared with the same bundle in ONNX's own reference evaluator (numpy),
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -36,6 +35,7 @@ from hero_sdk.serve import Server
 from tests.made_videos import brightness
 from tests.made_videos import write_video as write_subtitled_video
 from tests.real_videos import real_video
+from tests.same_moments import assert_same_moments
 from tests.tiny_bundle import FEATURES, HIDDEN, MAX_BATCH, VOCABULARY, example_inputs
 from tests.unit.hero_command import make_run, stored
 from tests.unit.tiny_videos import write_collection, write_srt, write_video
@@ -116,16 +116,6 @@ def encoded(reference: Hero, videos: dict[str, Path]) -> dict[str, EncodedVideo]
     return {name: reference.encode_video(path) for name, path in videos.items()}
 
 
-def assert_same_moments(found: list[Moment], expected: list[Moment]) -> None:
-    assert expected
-    assert [dataclasses.replace(moment, score=0) for moment in found] == [
-        dataclasses.replace(moment, score=0) for moment in expected
-    ]
-    assert [moment.score for moment in found] == pytest.approx(
-        [moment.score for moment in expected], rel=TOLERANCE, abs=1e-30
-    )
-
-
 def test_the_manifest_and_the_tokenizer_are_those_of_the_bundle(engine: Engine, tiny_bundle: Path) -> None:
     assert engine.manifest.to_json() == (tiny_bundle / MANIFEST_FILE).read_text()
     assert engine.tokenizer_json == (tiny_bundle / "tokenizer.json").read_text()
@@ -167,7 +157,7 @@ def test_videos(hero: Hero, reference: Hero, videos: dict[str, Path], encoded: d
         np.testing.assert_allclose(found.clip_embeddings, expected.clip_embeddings, rtol=1e-4, atol=1e-4)
         assert (found.duration, found.subtitles) == (expected.duration, expected.subtitles)
         for query in QUERIES:
-            assert_same_moments(hero.moments(query, found), reference.moments(query, expected))
+            assert_same_moments(hero.moments(query, found), reference.moments(query, expected), TOLERANCE)
 
 
 def test_features_from_elsewhere(hero: Hero, reference: Hero) -> None:
@@ -200,10 +190,10 @@ def test_a_corpus_built_by_one_is_searched_by_the_other(
         moments = expected.search(query, 25)
         assert len({moment.video_id for moment in moments}) > 1
         for corpus in (built, opened):
-            assert_same_moments(corpus.search(query, 25), moments)
-            assert_same_moments(corpus.search(query, 25, exact=True), moments)
+            assert_same_moments(corpus.search(query, 25), moments, TOLERANCE)
+            assert_same_moments(corpus.search(query, 25, exact=True), moments, TOLERANCE)
             some = [moment for moment in moments if moment.video_id in ("one", "long")]
-            assert_same_moments(corpus.search(query, 25, videos=["one", "long"])[: len(some)], some)
+            assert_same_moments(corpus.search(query, 25, videos=["one", "long"])[: len(some)], some, TOLERANCE)
             hits = corpus.search_videos(query)
             assert [hit.video_id for hit in hits] == [hit.video_id for hit in expected.search_videos(query)]
 
@@ -224,7 +214,7 @@ def test_the_command_line_finds_the_same(
     run = make_run(monkeypatch, capsys)
     assert run("index", videos["one"].parent, "--corpus", corpus, *way).code == 0
     found = [Moment(**moment) for moment in json.loads(run("search", "a gem", "--corpus", corpus, *way, "--json").out)]
-    assert_same_moments(found, reference.corpus(corpus, create=False).search("a gem"))
+    assert_same_moments(found, reference.corpus(corpus, create=False).search("a gem"), TOLERANCE)
     assert {moment.video_id for moment in found} <= {"one.mp4", "two.mp4", "three.mkv", "long.mp4", "inside.mkv"}
     assert run("info", way[1], "--json").out == (tiny_bundle / MANIFEST_FILE).read_text()
 

@@ -22,6 +22,7 @@ from hero_sdk import (
 from hero_sdk.corpus import table
 from hero_sdk.moments import spoken_between
 from hero_sdk.spans import search_spans
+from tests.same_moments import assert_same_moments
 from tests.unit.corpora import fill, make_query, make_video
 from tests.unit.numpy_engine import NumpyEngine, make_manifest
 from tests.unit.tiny_videos import write_collection
@@ -100,7 +101,13 @@ def test_a_video_index_finds_the_same_best_moments(hero: Hero, tmp_path: Path, m
     assert stored._unindexed() == 0
     for seed in range(5):
         query = make_query(seed)
-        assert corpus.search(query, 3) == corpus.search(query, 3, exact=True)
+        # The index, whose partitions start at random, may miss a video near the hundredth. Then the other videos stand at
+        # other places of the matrix product, and its last bit may be another one.
+        assert_same_moments(corpus.search(query, 3), corpus.search(query, 3, exact=True), 1e-5)
+        found, every = (
+            {hit.video_id for hit in corpus.search_videos(query, 100, exact=exact)} for exact in (False, True)
+        )
+        assert len(found & every) >= 95
     assert corpus.search(make_query(0), videos=["299", "319"])
 
 
