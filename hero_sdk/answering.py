@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from hero_sdk.encoding import encode_packed, pad_clips
-from hero_sdk.engines import Engine
+from hero_sdk.engines import Graphs
 from hero_sdk.errors import InputError
 from hero_sdk.manifest import ANSWER_GRAPH, STATEMENT_GRAPH, MomentSpec
 from hero_sdk.rows import VideoInput, pack_videos
@@ -66,7 +66,7 @@ def question_text(question: IntArray, answer: IntArray, limit: int) -> IntArray:
     return np.concatenate([question[: limit - len(answer)], answer])
 
 
-def score_answers(engine: Engine, questions: Sequence[QuestionInput]) -> AnswerLogits:
+def score_answers(engine: Graphs, questions: Sequence[QuestionInput]) -> AnswerLogits:
     """Logits of the answers of questions and of the moments that answer them.
 
     Raises:
@@ -100,7 +100,7 @@ def score_answers(engine: Engine, questions: Sequence[QuestionInput]) -> AnswerL
     return AnswerLogits(*(np.concatenate([output[name] for output in outputs]) for name in ("answer", "start", "end")))
 
 
-def score_statements(engine: Engine, statements: Sequence[tuple[VideoInput, IntArray]]) -> FloatArray:
+def score_statements(engine: Graphs, statements: Sequence[tuple[VideoInput, IntArray]]) -> FloatArray:
     """Logits (S,) float32 of statements; one that is above 0 is taken for true.
 
     Args:
@@ -121,7 +121,7 @@ def score_statements(engine: Engine, statements: Sequence[tuple[VideoInput, IntA
 
 
 def answer_questions(
-    engine: Engine, tokenizer: TextTokenizer, video: VideoFeatures, questions: Sequence[tuple[str, Sequence[str]]]
+    engine: Graphs, tokenizer: TextTokenizer, video: VideoFeatures, questions: Sequence[tuple[str, Sequence[str]]]
 ) -> list[Answer]:
     """Answer questions about a video, each with its answers; see ``Hero.answer``."""
     model = engine.manifest.model
@@ -166,7 +166,7 @@ def answer_questions(
 
 
 def judge_statements(
-    engine: Engine, tokenizer: TextTokenizer, video: VideoFeatures, statements: Sequence[str]
+    engine: Graphs, tokenizer: TextTokenizer, video: VideoFeatures, statements: Sequence[str]
 ) -> list[Judgement]:
     """Judge statements about a video; see ``Hero.judge``."""
     windows = video_inputs(video.features, video.subtitles, tokenizer, engine.manifest.model)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hero_sdk.encoding import pad_clips
-from hero_sdk.engines import Engine
+from hero_sdk.engines import Graphs
 from hero_sdk.errors import InputError
 from hero_sdk.manifest import PREFILL_GRAPH, STEP_GRAPH, TensorSpec
 from hero_sdk.sentence_search import BeamConfig, beam_search, greedy_search
@@ -43,7 +43,7 @@ class GraphStep:
         EngineError: a graph failed.
     """
 
-    def __init__(self, engine: Engine, clips: Sequence[FloatArray]) -> None:
+    def __init__(self, engine: Graphs, clips: Sequence[FloatArray]) -> None:
         self._engine = engine
         self._cache_spec = _input_of(engine, STEP_GRAPH, "cache")
         room = _input_of(engine, PREFILL_GRAPH, "clips").shape[1]
@@ -83,7 +83,7 @@ class GraphStep:
         return output["logits"]
 
 
-def write_captions(engine: Engine, clips: Sequence[FloatArray], beam: BeamConfig | None = None) -> list[IntArray]:
+def write_captions(engine: Graphs, clips: Sequence[FloatArray], beam: BeamConfig | None = None) -> list[IntArray]:
     """A caption for each moment.
 
     Args:
@@ -110,7 +110,7 @@ def write_captions(engine: Engine, clips: Sequence[FloatArray], beam: BeamConfig
 
 
 def caption_moments(
-    engine: Engine,
+    engine: Graphs,
     tokenizer: TextTokenizer,
     video: EncodedVideo,
     moments: Sequence[tuple[float, float]],
@@ -133,5 +133,5 @@ def caption_moments(
     ]
 
 
-def _input_of(engine: Engine, graph: str, name: str) -> TensorSpec:
+def _input_of(engine: Graphs, graph: str, name: str) -> TensorSpec:
     return next(tensor for tensor in engine.manifest.graphs[graph].inputs if tensor.name == name)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hero_sdk.engines import Engine
+from hero_sdk.engines import Graphs
 from hero_sdk.manifest import CROSS_MODAL_GRAPH, TEMPORAL_GRAPH
 from hero_sdk.rows import PackedVideos
 from hero_sdk.types import BoolArray, FloatArray
 
 
-def encode_packed(engine: Engine, packed: PackedVideos) -> list[FloatArray]:
+def encode_packed(engine: Graphs, packed: PackedVideos) -> list[FloatArray]:
     """Clip embeddings (clips, hidden) of each packed video.
 
     Args:

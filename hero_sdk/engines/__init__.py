@@ -13,19 +13,15 @@ import numpy as np
 
 from hero_sdk.manifest import Manifest
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Graphs"]
 
 
-class Engine(Protocol):
-    """Runs the graphs of one bundle."""
+class Graphs(Protocol):
+    """Runs the graphs of one bundle: all that comes after the tokenizer asks for."""
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the bundle that the engine serves."""
-
-    @property
-    def tokenizer_json(self) -> str:
-        """The bundle's tokenizer in the format of the ``tokenizers`` library."""
+        """The manifest of the bundle that the graphs are of."""
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one graph.
@@ -40,6 +36,14 @@ class Engine(Protocol):
         Raises:
             EngineError: the graph failed, or the server did.
         """
+
+
+class Engine(Graphs, Protocol):
+    """The graphs of one bundle with its tokenizer, and what they hold."""
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The bundle's tokenizer in the format of the ``tokenizers`` library."""
 
     def close(self) -> None:
         """Free what the engine holds; it cannot run afterwards. A second call does nothing."""

@@ -17,7 +17,7 @@ from hero_export.onnx.export import export_graph, rewrite_graph
 from hero_export.onnx.graphs import graphs_of
 from hero_export.onnx.onnxruntime_form import fuse_for_onnxruntime
 from hero_export.verification.comparison import GraphRunner
-from hero_export.verification.paths import RunnerEngine
+from hero_export.verification.paths import RunnerGraphs
 from hero_sdk.answering import QuestionInput, score_answers, score_statements
 from hero_sdk.captioning import GraphStep, write_captions
 from hero_sdk.encoding import encode_packed, pad_clips
@@ -38,7 +38,7 @@ GEOMETRY = RowGeometry(slots=64, frames=24, temporal_slots=64, query_tokens=32)
 FORMS = ("standard", "onnxruntime")
 
 
-def export(model: HeroEncoders, folder: Path) -> dict[str, RunnerEngine]:
+def export(model: HeroEncoders, folder: Path) -> dict[str, RunnerGraphs]:
     """The graphs of a model in both forms, the second made of the first as the command does."""
     graphs = graphs_of(model, GEOMETRY, caption_tokens=read_dump("tvc_io")["greedy"]["max_step"])
     manifest = manifest_of(model, GEOMETRY, graphs)
@@ -49,14 +49,14 @@ def export(model: HeroEncoders, folder: Path) -> dict[str, RunnerEngine]:
         rewrite_graph(graph, *paths, fuse_for_onnxruntime)
         for form, path in zip(FORMS, paths, strict=True):
             runners[form][name] = GraphRunner(name, path, manifest.graphs[name])
-    return {form: RunnerEngine(manifest, made) for form, made in runners.items()}
+    return {form: RunnerGraphs(manifest, made) for form, made in runners.items()}
 
 
 class Exported(NamedTuple):
     """What a test compares: the model, its graphs in one form, the authors' numbers, and where they come from."""
 
     model: Any
-    engine: RunnerEngine
+    engine: RunnerGraphs
     dump: dict[str, Any]
     batch: OracleBatch
 

@@ -29,7 +29,7 @@ from hero_export.stage_costs import StageClock
 from hero_export.tolerances import MAX_RELATIVE_ERROR, MIN_COSINE
 from hero_export.verification.cases import CaseMaker
 from hero_export.verification.comparison import GraphRunner, check_frame_graph, require_passed, verify_graph
-from hero_export.verification.paths import RunnerEngine, verify_moment_head, verify_paths
+from hero_export.verification.paths import RunnerGraphs, verify_moment_head, verify_paths
 from hero_sdk.frame_encoder import GRAPH_FILE, INPUT, MAX_BATCH, OUTPUT, SPEC_FILE
 from hero_sdk.hub import Stage
 from hero_sdk.manifest import (
@@ -203,7 +203,7 @@ def _verify(
         if graph.name == MOMENT_GRAPH:
             results += verify_moment_head(runner, manifest, cases)
     begin("Comparing the whole path with the model")
-    results += verify_paths(RunnerEngine(manifest, runners), model, maker)
+    results += verify_paths(RunnerGraphs(manifest, runners), model, maker)
     require_passed(results)
     return results
 

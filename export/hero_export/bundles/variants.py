@@ -33,6 +33,7 @@ class Amendment:
         self.folder = folder
         self.manifest = manifest
         self.signed = signed
+        self._order = {name: number for number, name in enumerate(manifest.variants)}
 
     def place(self, name: str) -> Path:
         """A new folder for the files of a variant; one that the bundle has under this name is replaced."""
@@ -48,8 +49,10 @@ class Amendment:
         return self._reports(name)
 
     def add(self, variant: Variant) -> None:
-        """Enter a variant whose files lie in their place."""
-        self.manifest = dataclasses.replace(self.manifest, variants={**self.manifest.variants, variant.name: variant})
+        """Enter a variant whose files lie in their place: where one of its name was, or at the end."""
+        variants = {**self.manifest.variants, variant.name: variant}
+        order = sorted(variants, key=lambda name: self._order.get(name, len(self._order)))
+        self.manifest = dataclasses.replace(self.manifest, variants={name: variants[name] for name in order})
 
     def _files(self, name: str) -> Path:
         return self.folder / VARIANTS_FOLDER / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import onnx_ir
@@ -16,7 +16,7 @@ from hero_export.onnx.operators import ATTENTION
 from hero_export.precision.calibration import CalibrationSet, read_calibration
 from hero_export.precision.layers import layer_of
 from hero_export.precision.making import HEADS, Precision, add_precisions
-from hero_export.precision.search import MOST_TRIALS, Mixable, MixedPrecision, rank_bundle, search_layers
+from hero_export.precision.search import MOST_TRIALS, Mixable, MixedPrecision, Trial, rank_bundle, search_layers
 from hero_export.stage_costs import StageClock
 from hero_export.tolerances import tolerance_of
 from hero_export.verification.metric import Make, TaskMetric
@@ -26,7 +26,7 @@ from hero_export.verification.task import load_split
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.errors import InputError
 from hero_sdk.hub import Stage
-from hero_sdk.manifest import FRAME_GRAPH, Manifest, read_bundle
+from hero_sdk.manifest import FRAME_GRAPH, STEP_GRAPH, Manifest, read_bundle
 from hero_sdk.signature import PublicKeys
 from hero_sdk.variants import ONNXRUNTIME, OPENVINO
 from hero_train.run_config import BaseRunConfig, Split
@@ -100,7 +100,7 @@ def mix_precision(
             f"Of no candidate in {precision} the {split} split can tell that it loses at most {budget:g} points, in "
             f"{len(found.trail)} trials; the best loses up to {-found.metric:.2f} (95 %) with {len(found.kept)} of {len(ranking)} "
             f"{unit_of(engine, precision)} in fp32. Nothing was changed. Allow more --trials, judge on a larger --sample or "
-            "--split, calibrate on more rows, or state another --budget."
+            f"--split, calibrate on more rows, or state another --budget. Tried: {_trail(found, ranking)}."
         )
     begin(f"Making {precision} with {len(found.kept)} {unit_of(engine, precision)} in fp32")
     name = make(bundle, found.kept)
@@ -128,12 +128,29 @@ def rank(
     return tuple(graph for graph in graphs if graph != FRAME_GRAPH)
 
 
+def _trail(found: MixedPrecision, ranking: Sequence[str]) -> str:
+    """The candidates of a search, each as what was kept and what it may lose; a beginning of the ranking goes by its length."""
+
+    def kept(trial: Trial) -> str:
+        if trial.kept == tuple(ranking[: len(trial.kept)]):
+            return {0: "none", 1: "the most sensitive"}.get(len(trial.kept), f"the {len(trial.kept)} most sensitive")
+        return ", ".join(trial.kept)
+
+    return "; ".join(
+        f"{kept(trial)}: {'not made' if trial.metric is None else f'up to {-trial.metric:.2f}'}"
+        for trial in found.trail
+    )
+
+
 def attentions_of(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
-    """The attentions of the graphs that are quantised, as ``--keep`` takes them."""
+    """The attentions of the graphs that are quantised, as ``--keep`` takes them.
+
+    Without those of a caption's step, whose one query stays in float32 anyway.
+    """
     return tuple(
         f"{graph}:{layer_of(node)}"
         for graph, spec in manifest.graphs.items()
-        if graph not in (FRAME_GRAPH, *HEADS)
+        if graph not in (FRAME_GRAPH, STEP_GRAPH, *HEADS)
         for node in onnx_ir.load(bundle / spec.file).graph
         if node.op_type == ATTENTION
     )

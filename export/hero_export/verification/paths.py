@@ -14,7 +14,7 @@ from hero_export.verification.head_cases import Case
 from hero_sdk.answering import QuestionInput, score_answers, score_statements
 from hero_sdk.captioning import GraphStep, write_captions
 from hero_sdk.encoding import encode_packed
-from hero_sdk.engines import Engine
+from hero_sdk.engines import Graphs
 from hero_sdk.engines.batching import Arrays
 from hero_sdk.manifest import (
     ANSWER_GRAPH,
@@ -39,8 +39,8 @@ ENCODERS = f"{CROSS_MODAL_GRAPH} + {TEMPORAL_GRAPH}"
 BEAMS = 3
 
 
-class RunnerEngine:
-    """The graphs of an export, before there is a bundle, as an engine of the SDK.
+class RunnerGraphs:
+    """The graphs of an export, before there is a bundle, as the SDK asks for them.
 
     Args:
         manifest: of the bundle that they will be in; its files are not looked at.
@@ -51,20 +51,12 @@ class RunnerEngine:
         self.manifest = manifest
         self._runners = runners
 
-    @property
-    def tokenizer_json(self) -> str:
-        """None: the paths are compared from token ids on."""
-        raise NotImplementedError
-
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Run one graph; see ``hero_sdk.engines.Engine.run``."""
+        """Run one graph; see ``hero_sdk.engines.Graphs.run``."""
         return self._runners[graph].run(inputs)
 
-    def close(self) -> None:
-        """Nothing to free."""
 
-
-def verify_paths(engine: Engine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
+def verify_paths(engine: Graphs, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
     """Compare what the SDK makes of videos with what the model makes of them.
 
     Args:
@@ -86,7 +78,7 @@ def verify_paths(engine: Engine, model: HeroEncoders, maker: CaseMaker) -> list[
 
 
 @torch.no_grad()
-def _verify_embeddings(engine: Engine, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
+def _verify_embeddings(engine: Graphs, model: HeroEncoders, maker: CaseMaker) -> list[CaseResult]:
     results = []
     for name, videos in maker.whole_path_cases().items():
         packed = pack_videos(videos, maker.geometry)
@@ -98,7 +90,7 @@ def _verify_embeddings(engine: Engine, model: HeroEncoders, maker: CaseMaker) ->
 
 
 @torch.no_grad()
-def _verify_answers(engine: Engine, model: HeroForQuestionAnswering, maker: CaseMaker) -> list[CaseResult]:
+def _verify_answers(engine: Graphs, model: HeroForQuestionAnswering, maker: CaseMaker) -> list[CaseResult]:
     most = next(tensor for tensor in engine.manifest.graphs[ANSWER_GRAPH].inputs if tensor.name == "answer_mask").shape[
         1
     ]
@@ -123,7 +115,7 @@ def _verify_answers(engine: Engine, model: HeroForQuestionAnswering, maker: Case
 
 
 @torch.no_grad()
-def _verify_statements(engine: Engine, model: HeroForStatements, maker: CaseMaker) -> list[CaseResult]:
+def _verify_statements(engine: Graphs, model: HeroForStatements, maker: CaseMaker) -> list[CaseResult]:
     results = []
     for name, videos in maker.whole_path_cases().items():
         texts = maker.texts(len(videos))
@@ -134,7 +126,7 @@ def _verify_statements(engine: Engine, model: HeroForStatements, maker: CaseMake
 
 
 @torch.no_grad()
-def _verify_captions(engine: Engine, model: HeroForCaptioning, maker: CaseMaker) -> list[CaseResult]:
+def _verify_captions(engine: Graphs, model: HeroForCaptioning, maker: CaseMaker) -> list[CaseResult]:
     graph = f"{PREFILL_GRAPH} + {STEP_GRAPH}"
     results = []
     for name, videos in maker.whole_path_cases().items():

@@ -17,6 +17,7 @@ from hero_export.openvino import quantise
 from hero_export.openvino.convert import convert_graph
 from hero_export.openvino.export import Request, add_openvino
 from hero_export.verification.bundle_cases import BundleCases
+from hero_export.verification.mixing import attentions_of
 from hero_sdk import Hero, VideoFeatures
 from hero_sdk.engines.local import LocalEngine
 from hero_sdk.engines.openvino import capabilities
@@ -97,6 +98,8 @@ def test_an_attention_over_a_cache_is_not_quantised(bundle: Path) -> None:
     step = manifest.variant("openvino-int8").graphs["caption_step"]
     assert step.products["int8"] > 0
     assert step.products["fp32"] == 2 * step.fused["Attention"]
+    # So a search for what to keep need not try it.
+    assert {name.partition(":")[0] for name in attentions_of(bundle, manifest)} == {"cross_modal", "temporal"}
 
 
 @pytest.mark.parametrize("task", [CAPTIONING], indirect=True)

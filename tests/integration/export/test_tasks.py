@@ -17,7 +17,7 @@ from hero_export.onnx.graphs import graphs_of
 from hero_export.verification import paths as verify_paths_module
 from hero_export.verification.cases import CaseMaker
 from hero_export.verification.comparison import GraphRunner, verify_graph
-from hero_export.verification.paths import RunnerEngine, verify_paths
+from hero_export.verification.paths import RunnerGraphs, verify_paths
 from hero_export.verification.verifying import Options, require_verified, verify_bundle
 from hero_sdk import Hero, VideoFeatures
 from hero_sdk.answering import question_text
@@ -187,11 +187,11 @@ def test_captions_that_differ_fail_the_comparison(
         name: GraphRunner(name, exported_task.bundle / spec.file, spec) for name, spec in manifest.graphs.items()
     }
     maker = CaseMaker(model.config, TEXT_GEOMETRY, MAX_BATCH)
-    assert all(result.passed for result in verify_paths(RunnerEngine(manifest, runners), model, maker))
+    assert all(result.passed for result in verify_paths(RunnerGraphs(manifest, runners), model, maker))
     monkeypatch.setattr(
         verify_paths_module, "write_captions", lambda engine, clips, beam: [np.zeros(1, np.int32)] * len(clips)
     )
-    results = verify_paths(RunnerEngine(manifest, runners), model, maker)
+    results = verify_paths(RunnerGraphs(manifest, runners), model, maker)
     assert {result.output for result in results if not result.passed} == {"captions"}
 
 

@@ -22,6 +22,7 @@ from hero_export.onnx.graphs import graphs_of
 from hero_export.precision.calibration import read_calibration
 from hero_export.precision.cast import cast_file
 from hero_export.precision.making import kept_by_graph
+from hero_export.verification import mixing
 from hero_export.verification.mixing import rank
 from hero_export.verification.report import BASE
 from hero_sdk.manifest import read_bundle
@@ -355,6 +356,7 @@ def test_int8_is_judged_on_rows_of_the_split_and_mixed_when_the_task_asks_for_it
     search = copy / "reports" / "variants" / "onnxruntime-int8" / "search.json"
     if found.code == ExitCode.BUDGET:  # random weights: which layers matter is a matter of luck
         assert "Nothing was changed" in found.err
+        assert "Tried: none: up to " in found.err.replace("\n", " ")
         assert not search.exists()
     else:
         assert found.code == 0, found.err
@@ -371,6 +373,20 @@ def test_int8_is_judged_on_rows_of_the_split_and_mixed_when_the_task_asks_for_it
     graphs = run("mix", *own, "--calibration", calibration, *whole).report
     assert (graphs["kept"], graphs["reached"]) == ([], True)
     assert "openvino-bf16" in read_bundle(copy).variants
+
+
+def test_a_search_that_does_not_get_there_tells_what_it_tried(
+    run: Run, exported: Exported, copy: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = calibrated(run, exported, copy, data, tmp_path / "calibration")
+    monkeypatch.setattr(mixing, "TaskMetric", lambda *_: lambda kept: len(kept) / 8 - 3)
+    own = (copy, "--checkpoint", exported.checkpoint, "--data", data, "--calibration", calibration)
+    before = (copy / "manifest.json").read_bytes()
+    found = run("mix", *own, "--trials", 3)
+    assert found.code == ExitCode.BUDGET
+    tried = "none: up to 3.00; the most sensitive: up to 2.88; the 2 most sensitive: up to 2.75."
+    assert f"Tried: {tried}" in found.err.replace("\n", " ")
+    assert (copy / "manifest.json").read_bytes() == before
 
 
 def test_what_may_be_kept_is_what_an_engine_can_keep(
