@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ from demo.full_size import write_full_size
 from demo.shell import DemoError, Finished, Shell
 from demo.tasks import ANNOTATIONS, ROOT, WORK, annotations, entries_of, make_episodes, media
 from hero_export.exit_codes import ExitCode
-from hero_export.precision.search import Mixable
+from hero_export.verification.mixing import can_mix
 from hero_train.run_config import load_config
 
 ONNXRUNTIME = ("fp16", "bf16", "int8")
@@ -222,13 +222,14 @@ def to_mix(report: Path) -> list[str]:
         report: folder of a verification.
 
     Raises:
-        DemoError: one loses too much that has no layers to keep in fp32, for it is in fp32, or is not made by a search.
+        DemoError: one loses too much that no search is for, as in fp32.
     """
     metrics = json.loads((report / "report.json").read_text(encoding="utf-8"))["metrics"]
     over = dict.fromkeys(one["variant"] for one in metrics if not one["passed"])
     if wrong := [name for name in over if not _is_mixable(name)]:
         raise DemoError(
-            f"{', '.join(wrong)} loses more of the task than its budget, and has nothing to keep in fp32; see {report.name}."
+            f"{', '.join(wrong)} loses more of the task than its budget, and there is no search for layers that it had better keep "
+            f"in fp32; {report.name} shows which graphs differ from PyTorch, and by how much."
         )
     judged = (one for one in metrics if one["budget"] is not None and one["high"] is not None)
     unsure = dict.fromkeys(one["variant"] for one in judged if one["high"] > one["budget"])
@@ -236,7 +237,8 @@ def to_mix(report: Path) -> list[str]:
 
 
 def _is_mixable(variant: str) -> bool:
-    return variant.partition("-")[2] in get_args(Mixable)
+    engine, _, precision = variant.partition("-")
+    return can_mix(engine, precision)
 
 
 def _repeated(option: str, values: Sequence[str]) -> list[str]:

@@ -135,13 +135,16 @@ def test_precisions_are_judged_on_episodes_of_their_own(work: Path) -> None:
     assert found.model_dump(exclude={"data"}) == trained.model_dump(exclude={"data"})
 
 
-@pytest.mark.parametrize("variant", ["base", "openvino-fp32"])
-def test_what_is_in_fp32_must_be_within_its_budget_as_it_is(tmp_path: Path, variant: str) -> None:
+@pytest.mark.parametrize("variant", ["base", "openvino-fp32", "onnxruntime-bf16"])
+def test_what_no_search_is_for_must_be_within_its_budget_as_it_is(tmp_path: Path, variant: str) -> None:
     (tmp_path / "report.json").write_text(
         json.dumps({"metrics": [{"variant": variant, "passed": False, "budget": 0.1, "high": 1}]})
     )
-    with pytest.raises(DemoError, match=f"{variant} loses more.*nothing to keep in fp32"):
+    with pytest.raises(DemoError, match=f"{variant} loses more.*no search"):
         exports.to_mix(tmp_path)
+    unsure = [{"variant": name, "passed": True, "budget": 0.1, "high": 1} for name in (variant, "openvino-bf16")]
+    (tmp_path / "report.json").write_text(json.dumps({"metrics": unsure}))
+    assert exports.to_mix(tmp_path) == ["openvino-bf16"]
 
 
 def test_the_document_says_what_a_search_kept() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,11 @@ class Ran:
     code: int
     out: str
     err: str
+
+    @property
+    def report(self) -> Any:
+        """What was printed with ``--json``."""
+        return json.loads(self.out)
 
 
 Run = Callable[..., Ran]

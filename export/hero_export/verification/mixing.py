@@ -7,6 +7,7 @@ import importlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import get_args
 
 import onnx_ir
 
@@ -128,20 +129,6 @@ def rank(
     return tuple(graph for graph in graphs if graph != FRAME_GRAPH)
 
 
-def _trail(found: MixedPrecision, ranking: Sequence[str]) -> str:
-    """The candidates of a search, each as what was kept and what it may lose; a beginning of the ranking goes by its length."""
-
-    def kept(trial: Trial) -> str:
-        if trial.kept == tuple(ranking[: len(trial.kept)]):
-            return {0: "none", 1: "the most sensitive"}.get(len(trial.kept), f"the {len(trial.kept)} most sensitive")
-        return ", ".join(trial.kept)
-
-    return "; ".join(
-        f"{kept(trial)}: {'not made' if trial.metric is None else f'up to {-trial.metric:.2f}'}"
-        for trial in found.trail
-    )
-
-
 def attentions_of(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
     """The attentions of the graphs that are quantised, as ``--keep`` takes them.
 
@@ -164,6 +151,15 @@ def unit_of(engine: str, precision: Mixable) -> str:
 LAYERS, GRAPHS = "layers", "graphs"
 
 
+NOT_JUDGED = (ONNXRUNTIME, "bf16")
+"""Engine and precision of candidates that no CPU runs."""
+
+
+def can_mix(engine: str, precision: str) -> bool:
+    """Whether a search makes a variant of this engine and precision better."""
+    return engine in MADE_BY and precision in get_args(Mixable) and (engine, precision) != NOT_JUDGED
+
+
 def maker(bundle: Path, calibration: Path, engine: str, precision: Mixable) -> Make:
     """What makes a variant of a bundle with some layers in float32.
 
@@ -172,7 +168,7 @@ def maker(bundle: Path, calibration: Path, engine: str, precision: Mixable) -> M
     """
     if engine not in MADE_BY:
         raise InputError(f"The engine is {engine!r}; expected one of {', '.join(MADE_BY)}, whose graphs can be mixed.")
-    if (engine, precision) == (ONNXRUNTIME, "bf16"):
+    if (engine, precision) == NOT_JUDGED:
         raise InputError(
             "onnxruntime does not run bf16 on a CPU, so candidates cannot be judged here; expected fp16 or int8, or "
             "--engine openvino."
@@ -183,6 +179,20 @@ def maker(bundle: Path, calibration: Path, engine: str, precision: Mixable) -> M
         return f"{engine}-{precision}"
 
     return make
+
+
+def _trail(found: MixedPrecision, ranking: Sequence[str]) -> str:
+    """The candidates of a search, each as what was kept and what it may lose; a beginning of the ranking goes by its length."""
+
+    def kept(trial: Trial) -> str:
+        if trial.kept == tuple(ranking[: len(trial.kept)]):
+            return {0: "none", 1: "the most sensitive"}.get(len(trial.kept), f"the {len(trial.kept)} most sensitive")
+        return ", ".join(trial.kept)
+
+    return "; ".join(
+        f"{kept(trial)}: {'not made' if trial.metric is None else f'up to {-trial.metric:.2f}'}"
+        for trial in found.trail
+    )
 
 
 def _make_for_onnxruntime(

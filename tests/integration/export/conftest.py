@@ -28,7 +28,7 @@ from tests.tiny_checkpoint import (
     write_frame_encoder,
     write_model,
 )
-from tests.tiny_training import write_training_set
+from tests.tiny_training import load_run, write_training_set
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +93,10 @@ def training_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_training_set(tmp_path_factory.mktemp("data"))
     write_frame_encoder(folder / "encoder", CONFIG.feature_dim)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(training_set: Path) -> Path:
+    """The run of the retrieval bundle, on the training set."""
+    load_run(training_set, "retrieval")
+    return training_set / "retrieval.yaml"
