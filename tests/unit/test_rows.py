@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from hero_sdk.bins import first_fit
 from hero_sdk.errors import InputError
@@ -314,10 +315,25 @@ def model() -> HeroModel:
     return HeroModel(tiny_config(feature_dim=5, initializer_range=0.5, cross_modal_layers=2)).eval()
 
 
+@pytest.fixture(scope="module")
+def exact_model(model: HeroModel) -> HeroModel:
+    """The same in float64: for some inputs weights as large amplify the rounding of float32 a thousandfold."""
+
+    def widen(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Tensor]
+    ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+        return args, {name: value.double() if value.is_floating_point() else value for name, value in kwargs.items()}
+
+    exact = copy.deepcopy(model).double()
+    for stage in (exact.cross_modal, exact.temporal):
+        stage.register_forward_pre_hook(widen, with_kwargs=True)
+    return exact
+
+
 def alone(model: HeroModel, video: VideoInput) -> Tensor:
     """Clip embeddings of one video as its definition reads: each segment by itself, unpadded, then all frames."""
     table = torch.from_numpy(video.features)
-    matched = torch.zeros(len(table), model.config.hidden_size)
+    matched = torch.zeros(len(table), model.config.hidden_size, dtype=next(model.parameters()).dtype)
     for segment in video.segments:
         count, words = len(segment.frames), len(segment.tokens)
         if count:
@@ -354,13 +370,15 @@ def model_batches(draw: st.DrawFn) -> tuple[list[VideoInput], RowGeometry]:
 
 @settings(max_examples=100, deadline=None)
 @given(batch=model_batches())
-def test_packed_equals_unpadded_one_at_a_time(model: HeroModel, batch: tuple[list[VideoInput], RowGeometry]) -> None:
+def test_packed_equals_unpadded_one_at_a_time(
+    exact_model: HeroModel, batch: tuple[list[VideoInput], RowGeometry]
+) -> None:
     videos, geometry = batch
     packed = pack_videos(videos, geometry)
     with torch.inference_mode():
-        together = packed.unpack(model.encode_videos(packed).numpy())
+        together = packed.unpack(exact_model.encode_videos(packed).numpy())
         for video, clips in zip(videos, together, strict=True):
-            np.testing.assert_allclose(clips, alone(model, video).numpy(), rtol=0, atol=2e-5)
+            np.testing.assert_allclose(clips, alone(exact_model, video).numpy(), rtol=0, atol=1e-9)
 
 
 def test_empty_rows_of_frame_tables_are_not_projected(model: HeroModel) -> None:
